@@ -1,0 +1,115 @@
+/*
+ * bind.h - what every binding file shares: documents, checks, raising
+ *
+ * A binding file is, in this order: check helpers, functions, methods,
+ * metamethods, tables, and one qkv_bind_<module>(L) that fills the table
+ * `qkv`, which it finds on top of the stack and leaves there.
+ *
+ * Only code in bind/ raises Lua errors, and only when every C resource is in
+ * a userdata or freed. A class's userdata is one pointer, made empty before
+ * the resource is acquired; __gc and __close release it and may run twice.
+ */
+#ifndef QKV_BIND_H
+#define QKV_BIND_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "base/error.h"
+#include "tensor/tensor.h"
+
+/* ---- help text beside each function ---- */
+/* signature: "t:matmul(u) -> tensor". text: a sentence or more; lines that
+ * begin with "> " are examples: Lua expressions or statements, run by the
+ * tests; one that is a comparison must be true. In examples `qkv` is there
+ * and `m` is a tiny model. */
+typedef struct qkv_doc {
+    const char *signature, *text;
+} qkv_doc;
+#define QKV_DOC(fn, sig, txt) \
+    static const qkv_doc doc_##fn = {.signature = (sig), .text = (txt)}
+
+typedef struct qkv_bind_row {
+    const char *name;
+    lua_CFunction fn;
+    const qkv_doc *doc;
+} qkv_bind_row;
+/* QKV_ROW("matmul", tensor_matmul): l_tensor_matmul and its doc. */
+#define QKV_ROW(name, fn) {name, l_##fn, &doc_##fn}
+#define QKV_ROW_END {NULL, NULL, NULL}
+
+/* Put rows' functions into the table on top; record their documents under
+ * "<module>.<name>" and under the function itself. The registry's table
+ * "qkv.docs" maps both to {name=, signature=, text=}; Lua halves add to it
+ * with doc(name, signature, text, fn) -> fn. */
+void qkv_bind_functions(lua_State *L, const char *module,
+                        const qkv_bind_row *rows);
+/* Make metatable "qkv.<name>" with __name, __index = its methods,
+ * documented as "<name>.<method>", and metamethods (luaL_Reg, may be NULL).
+ * Unless metamethods has an __index, an unknown method or field is an error
+ * that offers the nearest name. Leaves the stack as it was. */
+void qkv_bind_class(lua_State *L, const char *name, const qkv_bind_row *methods,
+                    const luaL_Reg *metamethods);
+/* The error for t.nmae: "tensor has no 'nmae'; did you mean 'name'?" Looks in
+ * the methods of the metatable of value `index`. For __index functions. */
+int qkv_bind_no_field(lua_State *L, int index, const char *field);
+
+/* ---- raising and checking ---- */
+int qkv_raise(lua_State *L, const qkv_error *err);      /* never returns */
+/* At most `most` arguments: "2 arguments at most, got 3". */
+void qkv_check_nargs(lua_State *L, int most);
+/* Argument `index` is a table (or nil/none, then an empty one is put there)
+ * with no keys but names (NULL-terminated); an unknown key is an error with
+ * the nearest name. */
+void qkv_check_options(lua_State *L, int index, const char *const *names);
+/* One field of that table, with its type checked; the error names the field.
+ * Absent or nil: the default. */
+lua_Integer qkv_option_integer(lua_State *L, int index, const char *name,
+                               lua_Integer otherwise);
+lua_Number qkv_option_number(lua_State *L, int index, const char *name,
+                             lua_Number otherwise);
+bool qkv_option_boolean(lua_State *L, int index, const char *name,
+                        bool otherwise);
+/* The string lives as long as the table keeps it; NULL stands for absent. */
+const char *qkv_option_string(lua_State *L, int index, const char *name,
+                              const char *otherwise);
+
+/* ---- classes ---- */
+/* A new userdata of that metatable holding NULL, on top of the stack. */
+void **qkv_push_empty(lua_State *L, const char *metatable);
+/* The pointer inside; an error when it is another thing or closed. */
+void *qkv_check(lua_State *L, int index, const char *metatable);
+/* The pointer inside, or NULL when it is another thing. */
+void *qkv_test(lua_State *L, int index, const char *metatable);
+
+/* ---- tensors ---- */
+qkv_tensor *qkv_check_tensor(lua_State *L, int index);
+/* A userdata over t, whose reference it takes: qkv_push_empty before t is
+ * made is not needed, since a failed push releases t. NULL raises err.
+ * Returns 1. Tells the collector what is held. */
+int qkv_push_tensor(lua_State *L, qkv_tensor *t, const qkv_error *err);
+/* A tensor, or a number or (nested) table of numbers made into one; pushes
+ * the userdata and returns what it holds. */
+qkv_tensor *qkv_to_tensor(lua_State *L, int index);
+/* An axis by name or by number at `index`, -1 when absent. */
+int qkv_check_axis(lua_State *L, int index, const qkv_tensor *t);
+/* Integers of a table or a tensor at `index` into memory of a new userdata
+ * (pushed): n of them. A single integer: one. `what` names them in errors. */
+const int64_t *qkv_check_integers(lua_State *L, int index, int64_t *n,
+                                  const char *what);
+/* Let the collector run when the bytes held outside Lua doubled. */
+void qkv_bind_pressure(lua_State *L);
+
+/* ---- modules, in the order luaopen_qkv calls them ---- */
+void qkv_bind_help(lua_State *L);
+void qkv_bind_tensor(lua_State *L);
+void qkv_bind_linalg(lua_State *L);
+void qkv_bind_geometry(lua_State *L);
+void qkv_bind_model(lua_State *L);
+void qkv_bind_run(lua_State *L);
+void qkv_bind_plot(lua_State *L);
+int luaopen_qkv(lua_State *L);
+
+#endif

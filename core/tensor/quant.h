@@ -8,6 +8,7 @@
 #ifndef QKV_QUANT_H
 #define QKV_QUANT_H
 #include <stdint.h>
+#include <string.h>
 
 #include "tensor/dtype.h"
 
@@ -15,10 +16,45 @@
  * alignment. All float and quantised types. */
 void qkv_unpack(float *out, qkv_dtype dtype, const void *from, int64_t n);
 
-/* f32 -> f16 and bf16, round to nearest even; and back. */
+/* The same as a table, [dtype]; NULL for the integers. */
+typedef void qkv_unpack_fn(float *out, const void *from, int64_t n);
+extern qkv_unpack_fn *const qkv_unpackers[QKV_N_DTYPES];
+
+/* What a nibble of the IQ4 types stands for. */
+extern const int8_t qkv_iq4_values[16];
+
+/* f32 -> f16 and bf16, round to nearest even. */
 uint16_t qkv_to_f16(float x);
-float qkv_from_f16(uint16_t h);
 uint16_t qkv_to_bf16(float x);
-float qkv_from_bf16(uint16_t h);
+
+/* And back, exact; a signalling NaN in f16 comes out quiet, as the processor's
+ * own instruction has it. */
+static inline float qkv_from_f16(uint16_t h)
+{
+    const uint32_t sign = (uint32_t)(h & 0x8000) << 16;
+    uint32_t bits = (uint32_t)(h & 0x7fff) << 13;
+    float x;
+    if (bits > 0x7c00u << 13) {                 /* NaN, made quiet */
+        bits |= 255u << 23 | 1u << 22;
+    } else if (bits == 0x7c00u << 13) {         /* infinity */
+        bits = 255u << 23;
+    } else if (bits < 0x0400u << 13) {          /* zero and subnormal */
+        x = (float)(h & 0x3ff) * 0x1p-24f;
+        memcpy(&bits, &x, sizeof bits);
+    } else {
+        bits += (127u - 15) << 23;
+    }
+    bits |= sign;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline float qkv_from_bf16(uint16_t h)
+{
+    const uint32_t bits = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
 
 #endif

@@ -3,9 +3,10 @@
  *
  * A 30 MB tokenizer.json should not become a tree, and a vocabulary may hold
  * NUL, so strings come with their length. RFC 8259; input is hostile: depth
- * over 128, bad escapes, lone surrogates, bad UTF-8, trailing text are errors
- * that name the byte. (A lone surrogate escape becomes U+FFFD, as Python's
- * and Rust's readers of tokenizer files do.)
+ * over 128, bad escapes, bad UTF-8, trailing text are errors that name the
+ * byte. An escape that is half a surrogate pair becomes U+FFFD, so that what
+ * comes out is always UTF-8. A byte order mark in front is passed over. Keys
+ * that stand twice are the reader's affair.
  *
  *     qkv_json j;
  *     qkv_json_begin(&j, data, bytes);
@@ -43,7 +44,7 @@ typedef struct qkv_json {
     const char *start, *at, *end;
     int depth;
     char open[QKV_JSON_DEPTH];  /* '{' or '[' */
-    bool first[QKV_JSON_DEPTH]; /* nothing read in it yet */
+    bool first;                 /* nothing read in the innermost one yet */
     qkv_text scratch;           /* strings with escapes are unfolded here */
     bool failed;
     qkv_error err;
@@ -61,11 +62,12 @@ void qkv_json_object(qkv_json *j);              /* enter { */
  * until the next string is read. */
 bool qkv_json_key(qkv_json *j, qkv_slice *key);
 void qkv_json_array(qkv_json *j);               /* enter [ */
-bool qkv_json_item(qkv_json *j);                /* another item? else ] is consumed */
+/* Is there another item? If not, ] is consumed. */
+bool qkv_json_item(qkv_json *j);
 /* Strings are valid until the next string is read. */
 qkv_slice qkv_json_string(qkv_json *j);
 double qkv_json_number(qkv_json *j);
-int64_t qkv_json_integer(qkv_json *j);          /* 5, 5.0; 5.5 is an error */
+int64_t qkv_json_integer(qkv_json *j);          /* 5, 5.0, 5e2; 5.5: an error */
 bool qkv_json_boolean(qkv_json *j);
 void qkv_json_skip(qkv_json *j);                /* any value */
 static inline bool qkv_json_null(qkv_json *j)   /* null? then it is consumed */
@@ -73,9 +75,13 @@ static inline bool qkv_json_null(qkv_json *j)   /* null? then it is consumed */
     return qkv_json_peek(j) == QKV_JSON_NULL ? (qkv_json_skip(j), true) : false;
 }
 bool qkv_json_is(const qkv_slice *s, const char *word);
+bool qkv_is_utf8(qkv_slice s);
 
-/* Where the parser stands, to read a value again later: copy the parser's
- * position out, and begin another parser there. */
+/* Pass over a value and give its text, to be read later, or twice, by a parser
+ * of its own: qkv_json_begin(&k, text.data, text.bytes). Empty after an error. */
+qkv_slice qkv_json_text(qkv_json *j);
+
+/* Where the parser stands: at the value, after key or item said true. */
 static inline const char *qkv_json_position(const qkv_json *j)
 {
     return j->at;

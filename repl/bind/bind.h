@@ -12,6 +12,7 @@
 #ifndef QKV_BIND_H
 #define QKV_BIND_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <lauxlib.h>
@@ -38,23 +39,48 @@ typedef struct qkv_bind_row {
 } qkv_bind_row;
 /* QKV_ROW("matmul", tensor_matmul): l_tensor_matmul and its doc. */
 #define QKV_ROW(name, fn) {name, l_##fn, &doc_##fn}
+/* QKV_FIELD("shape", tensor_shape): a field that __index computes; only its
+ * document. */
+#define QKV_FIELD(name, fn) {name, NULL, &doc_##fn}
 #define QKV_ROW_END {NULL, NULL, NULL}
 
 /* Put rows' functions into the table on top; record their documents under
  * "<module>.<name>" and under the function itself. The registry's table
- * "qkv.docs" maps both to {name=, signature=, text=}; Lua halves add to it
- * with doc(name, signature, text, fn) -> fn. */
+ * "qkv.docs" maps both to {name=, signature=, text=}, and the table on top to
+ * "<module>"; Lua halves add to it with doc(name, signature, text, fn) -> fn.
+ */
 void qkv_bind_functions(lua_State *L, const char *module,
                         const qkv_bind_row *rows);
-/* Make metatable "qkv.<name>" with __name, __index = its methods,
- * documented as "<name>.<method>", and metamethods (luaL_Reg, may be NULL).
- * Unless metamethods has an __index, an unknown method or field is an error
- * that offers the nearest name. Leaves the stack as it was. */
+/* Make metatable "qkv.<name>" with __name, `methods` (a table, documented as
+ * "<name>.<method>", to which Lua halves may add), __index = methods, and
+ * metamethods (luaL_Reg, may be NULL). Unless metamethods has an __index, an
+ * unknown method or field is an error that offers the nearest name. Leaves the
+ * stack as it was. */
 void qkv_bind_class(lua_State *L, const char *name, const qkv_bind_row *methods,
                     const luaL_Reg *metamethods);
+/* The end of an __index function of one's own: for the value at 1 and the key
+ * at 2 it pushes the method of that name and returns 1, or raises
+ * no_field. */
+int qkv_bind_index(lua_State *L);
 /* The error for t.nmae: "tensor has no 'nmae'; did you mean 'name'?" Looks in
- * the methods of the metatable of value `index`. For __index functions. */
+ * what is documented of the class of value `index`. */
 int qkv_bind_no_field(lua_State *L, int index, const char *field);
+
+/* ---- the Lua halves ---- */
+/* repl/lua/embed.sh OUT.c FILES... writes `const qkv_lua_half qkv_<OUT>[]`,
+ * one row a file, in order, ended by a NULL name. luaopen_qkv runs those of
+ * qkv_lua_halves: each file is a chunk called with (qkv, doc, class), where
+ * doc(name, signature, text [, fn]) -> fn writes a document (signature "": a
+ * topic of the help), and class(name) -> methods, metatable finds the class
+ * "qkv.<name>", or makes it. */
+typedef struct qkv_lua_half {
+    const char *name;           /* "pca" of repl/lua/pca.lua */
+    const unsigned char *text;
+    size_t bytes;
+} qkv_lua_half;
+extern const qkv_lua_half qkv_lua_halves[];
+/* Load row `half` as a function and push it; raises on a syntax error. */
+void qkv_bind_half(lua_State *L, const qkv_lua_half *half);
 
 /* ---- raising and checking ---- */
 int qkv_raise(lua_State *L, const qkv_error *err);      /* never returns */
@@ -85,14 +111,26 @@ void *qkv_check(lua_State *L, int index, const char *metatable);
 void *qkv_test(lua_State *L, int index, const char *metatable);
 
 /* ---- tensors ---- */
+#define QKV_TENSOR "qkv.tensor"
 qkv_tensor *qkv_check_tensor(lua_State *L, int index);
 /* A userdata over t, whose reference it takes: qkv_push_empty before t is
  * made is not needed, since a failed push releases t. NULL raises err.
  * Returns 1. Tells the collector what is held. */
 int qkv_push_tensor(lua_State *L, qkv_tensor *t, const qkv_error *err);
-/* A tensor, or a number or (nested) table of numbers made into one; pushes
- * the userdata and returns what it holds. */
+/* The same, but a tensor without dimensions becomes a number. */
+int qkv_push_value(lua_State *L, qkv_tensor *t, const qkv_error *err);
+/* A tensor, or a number or (nested) table of numbers made into one (f32);
+ * pushes the userdata and returns what it holds. */
 qkv_tensor *qkv_to_tensor(lua_State *L, int index);
+/* Options "axes" and "dtype" of the table at `index`: false when there is no
+ * such field. axes: as many names as n_dims, into room of the caller; they
+ * live as long as the table. */
+bool qkv_option_axes(lua_State *L, int index, const char **axes, int n_dims);
+bool qkv_option_dtype(lua_State *L, int index, qkv_dtype *dtype);
+void qkv_check_dtype(lua_State *L, const char *name, qkv_dtype *dtype);
+/* One element (index [n_dims], in range) of a plain tensor: an integer for
+ * integer types. */
+void qkv_push_element(lua_State *L, const qkv_tensor *t, const int64_t *index);
 /* An axis by name or by number at `index`, -1 when absent. */
 int qkv_check_axis(lua_State *L, int index, const qkv_tensor *t);
 /* Integers of a table or a tensor at `index` into memory of a new userdata

@@ -143,7 +143,10 @@ void qkv_bind_class(lua_State *L, const char *name, const qkv_bind_row *methods,
     lua_pushfstring(L, "qkv.%s", name);
     luaL_newmetatable(L, lua_tostring(L, -1));
     static const qkv_bind_row none[] = {QKV_ROW_END};
-    lua_newtable(L);
+    if (lua_getfield(L, -1, "methods") != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+    }
     qkv_bind_functions(L, name, methods != NULL ? methods : none);
     lua_createtable(L, 0, 1);
     lua_pushstring(L, name);
@@ -152,7 +155,13 @@ void qkv_bind_class(lua_State *L, const char *name, const qkv_bind_row *methods,
     lua_setmetatable(L, -2);        /* full name, metatable, methods */
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "methods");
-    lua_setfield(L, -2, "__index");
+    lua_getfield(L, -2, "__index");
+    const bool indexed = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    if (indexed)
+        lua_pop(L, 1);
+    else
+        lua_setfield(L, -2, "__index");
     if (metamethods != NULL)
         luaL_setfuncs(L, metamethods, 0);
     lua_pop(L, 2);
@@ -182,7 +191,7 @@ void **qkv_push_empty(lua_State *L, const char *metatable)
     return slot;
 }
 
-void *qkv_check(lua_State *L, int index, const char *metatable)
+void *qkv_check_class(lua_State *L, int index, const char *metatable)
 {
     void **slot = luaL_checkudata(L, index, metatable);
     if (*slot == NULL)
@@ -190,7 +199,7 @@ void *qkv_check(lua_State *L, int index, const char *metatable)
     return *slot;
 }
 
-void *qkv_test(lua_State *L, int index, const char *metatable)
+void *qkv_test_class(lua_State *L, int index, const char *metatable)
 {
     void **slot = luaL_testudata(L, index, metatable);
     return slot != NULL ? *slot : NULL;

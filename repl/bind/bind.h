@@ -54,8 +54,9 @@ void qkv_bind_functions(lua_State *L, const char *module,
 /* Make metatable "qkv.<name>" with __name, `methods` (a table, documented as
  * "<name>.<method>", to which Lua halves may add), __index = methods, and
  * metamethods (luaL_Reg, may be NULL). Unless metamethods has an __index, an
- * unknown method or field is an error that offers the nearest name. Leaves the
- * stack as it was. */
+ * unknown method or field is an error that offers the nearest name. Called
+ * again for a class that is there, it adds to it. Leaves the stack as it
+ * was. */
 void qkv_bind_class(lua_State *L, const char *name, const qkv_bind_row *methods,
                     const luaL_Reg *metamethods);
 /* The end of an __index function of one's own: for the value at 1 and the key
@@ -106,9 +107,9 @@ const char *qkv_option_string(lua_State *L, int index, const char *name,
 /* A new userdata of that metatable holding NULL, on top of the stack. */
 void **qkv_push_empty(lua_State *L, const char *metatable);
 /* The pointer inside; an error when it is another thing or closed. */
-void *qkv_check(lua_State *L, int index, const char *metatable);
+void *qkv_check_class(lua_State *L, int index, const char *metatable);
 /* The pointer inside, or NULL when it is another thing. */
-void *qkv_test(lua_State *L, int index, const char *metatable);
+void *qkv_test_class(lua_State *L, int index, const char *metatable);
 
 /* ---- tensors ---- */
 #define QKV_TENSOR "qkv.tensor"
@@ -132,7 +133,7 @@ void qkv_check_dtype(lua_State *L, const char *name, qkv_dtype *dtype);
  * integer types. */
 void qkv_push_element(lua_State *L, const qkv_tensor *t, const int64_t *index);
 /* An axis by name or by number at `index`, -1 when absent. */
-int qkv_check_axis(lua_State *L, int index, const qkv_tensor *t);
+int qkv_bind_axis(lua_State *L, int index, const qkv_tensor *t);
 /* Integers of a table or a tensor at `index` into memory of a new userdata
  * (pushed): n of them. A single integer: one. `what` names them in errors. */
 const int64_t *qkv_check_integers(lua_State *L, int index, int64_t *n,

@@ -87,7 +87,7 @@ void qkv_push_element(lua_State *L, const qkv_tensor *t, const int64_t *index)
 
 qkv_tensor *qkv_check_tensor(lua_State *L, int index)
 {
-    return qkv_check(L, index, QKV_TENSOR);
+    return qkv_check_class(L, index, QKV_TENSOR);
 }
 
 /* Sizes of the nested table on top, by its first elements; how deep it is. */
@@ -138,7 +138,7 @@ static void fill(lua_State *L, const int64_t *shape, int n_dims, int depth,
 qkv_tensor *qkv_to_tensor(lua_State *L, int index)
 {
     luaL_checkstack(L, QKV_MAX_DIMS + 8, NULL);
-    qkv_tensor *t = qkv_test(L, index, QKV_TENSOR);
+    qkv_tensor *t = qkv_test_class(L, index, QKV_TENSOR);
     if (t != NULL) {
         lua_pushvalue(L, index);
         return t;
@@ -159,7 +159,7 @@ qkv_tensor *qkv_to_tensor(lua_State *L, int index)
     return t;
 }
 
-int qkv_check_axis(lua_State *L, int index, const qkv_tensor *t)
+int qkv_bind_axis(lua_State *L, int index, const qkv_tensor *t)
 {
     if (lua_isnoneornil(L, index))
         return -1;
@@ -227,7 +227,7 @@ const int64_t *qkv_check_integers(lua_State *L, int index, int64_t *n,
 {
     index = lua_absindex(L, index);
     luaL_checkstack(L, 6, NULL);
-    const qkv_tensor *t = qkv_test(L, index, QKV_TENSOR);
+    const qkv_tensor *t = qkv_test_class(L, index, QKV_TENSOR);
     if (t != NULL)
         return tensor_integers(L, t, n, what);
     if (!lua_istable(L, index)) {

@@ -24,11 +24,11 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "format/names.h"
+#include "format/spans.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "mapped files are little-endian: so must the machine be"
@@ -320,38 +320,18 @@ static bool place_tensors(qkv_gguf *g, size_t header, qkv_error *err)
     return true;
 }
 
-static int by_offset(const void *a, const void *b)
-{
-    const entry *x = *(const entry *const *)a, *y = *(const entry *const *)b;
-    if (x->offset != y->offset)
-        return x->offset < y->offset ? -1 : 1;
-    return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
-}
-
 static bool check_overlaps(const qkv_gguf *g, qkv_error *err)
 {
     const int64_t n = g->names.n;
-    const entry **order = qkv_alloc((size_t)n * sizeof *order, err);
-    const entry *before = NULL;
-    bool good = order != NULL;
-    for (int64_t i = 0; good && i < n; i++)
-        order[i] = &g->tensors[i];
-    if (good && n > 1)
-        qsort(order, (size_t)n, sizeof *order, by_offset);
-    for (int64_t i = 0; good && i < n; i++) {
-        if (order[i]->bytes == 0)
-            continue;
-        if (before != NULL && before->offset + before->bytes
-            > order[i]->offset)
-            good = qkv_fail(err, QKV_EFORMAT, "tensor %.*s begins at byte "
-                            "%zu, inside tensor %.*s, which ends at %zu",
-                            SHOWN, g->names.at[order[i] - g->tensors],
-                            order[i]->offset, SHOWN,
-                            g->names.at[before - g->tensors],
-                            before->offset + before->bytes);
-        before = order[i];
+    qkv_span *spans = qkv_alloc_zero((size_t)n, sizeof *spans, err);
+    if (spans == NULL)
+        return false;
+    for (int64_t i = 0; i < n; i++) {
+        const entry *t = &g->tensors[i];
+        spans[i] = (qkv_span){t->offset, t->offset + t->bytes, g->names.at[i]};
     }
-    qkv_free(order);
+    const bool good = qkv_spans_apart(spans, n, err);
+    qkv_free(spans);
     return good;
 }
 

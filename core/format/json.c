@@ -253,23 +253,23 @@ static size_t escape_bytes(const char *at, const char *end)
     }
 }
 
-/* Bytes that stand for themselves: not '"', '\\', controls, or over 0x7f. Eight
- * at a time, by the tests for a zero byte and for a byte below n in "Bit
- * Twiddling Hacks" (Anderson): exact for whether there is one. */
+/* To the first byte that does not stand for itself: '"', '\\', a control or one
+ * over 0x7f. Eight at a time, by the tests for a zero byte and for a byte below
+ * n of "Bit Twiddling Hacks" (Anderson): what they mark first is right, what
+ * stands above it may not be. */
 static const char *skip_plain(const char *at, const char *end)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
-    while (end - at >= 8) {
+    for (; end - at >= 8; at += 8) {
         uint64_t w;
         memcpy(&w, at, 8);
         const uint64_t quote = w ^ (ones * '"'), slash = w ^ (ones * '\\');
-        const uint64_t odd = ((quote - ones) & ~quote)
-            | ((slash - ones) & ~slash) | ((w - ones * ' ') & ~w) | w;
-        if ((odd & tops) != 0)
-            break;
-        at += 8;
+        const uint64_t odd = (((quote - ones) & ~quote)
+            | ((slash - ones) & ~slash) | ((w - ones * ' ') & ~w) | w) & tops;
+        if (odd != 0)
+            return at + __builtin_ctzll(odd) / 8;   /* little-endian */
     }
-    while (at < end && *at >= ' ' && *at < 0x7f && *at != '"' && *at != '\\')
+    while (at < end && *at >= ' ' && *at <= 0x7e && *at != '"' && *at != '\\')
         at++;
     return at;
 }

@@ -75,10 +75,10 @@ static inline bool qkv_json_null(qkv_json *j)   /* null? then it is consumed */
     return qkv_json_peek(j) == QKV_JSON_NULL ? (qkv_json_skip(j), true) : false;
 }
 bool qkv_json_is(const qkv_slice *s, const char *word);
-bool qkv_is_utf8(qkv_slice s);
+bool qkv_is_utf8(qkv_slice s);                  /* RFC 3629: no surrogates */
 
 /* Pass over a value and give its text, to be read later, or twice, by a parser
- * of its own: qkv_json_begin(&k, text.data, text.bytes). Empty after an error. */
+ * of its own: qkv_json_begin(&k, t.data, t.bytes). Empty after an error. */
 qkv_slice qkv_json_text(qkv_json *j);
 
 /* Where the parser stands: at the value, after key or item said true. */

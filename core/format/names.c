@@ -11,6 +11,19 @@
 
 #include "base/alloc.h"
 
+bool qkv_is_printable(qkv_slice s)
+{
+    for (size_t i = 0; i < s.bytes; i++) {
+        const unsigned char c = (unsigned char)s.data[i];
+        if (c < ' ' || c == 0x7f)
+            return false;
+        if (c == 0xc2 && i + 1 < s.bytes
+            && (unsigned char)s.data[i + 1] < 0xa0)     /* U+0080 to 9F */
+            return false;
+    }
+    return qkv_is_utf8(s);
+}
+
 bool qkv_names_begin(qkv_names *names, int64_t room, qkv_error *err)
 {
     names->at = qkv_alloc_zero((size_t)room, sizeof *names->at, err);
@@ -30,16 +43,9 @@ bool qkv_names_put(qkv_names *names, qkv_slice name, const char *what,
         return qkv_fail(err, QKV_EFORMAT, "%s %" PRId64 " has a name of %zu "
                         "bytes, expected 1 to %d", what, names->n, name.bytes,
                         QKV_NAME_BYTES);
-    for (size_t i = 0; i < name.bytes; i++) {
-        const unsigned char c = (unsigned char)name.data[i];
-        if (c < ' ' || c == 0x7f)
-            return qkv_fail(err, QKV_EFORMAT, "the name of %s %" PRId64
-                            " holds byte 0x%02x, text was expected", what,
-                            names->n, (unsigned)c);
-    }
-    if (!qkv_is_utf8(name))
-        return qkv_fail(err, QKV_EFORMAT, "the name of %s %" PRId64
-                        " is not UTF-8", what, names->n);
+    if (!qkv_is_printable(name))
+        return qkv_fail(err, QKV_EFORMAT, "the name of %s %" PRId64 " holds "
+                        "control characters or is not UTF-8", what, names->n);
     names->n++;
     return qkv_text_put(&names->pool, name.data, name.bytes, err)
         && qkv_text_put(&names->pool, "", 1, err);

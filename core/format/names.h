@@ -16,6 +16,9 @@
 
 enum { QKV_NAME_BYTES = 4096 };
 
+/* UTF-8 without control characters: safe to show on a terminal. */
+bool qkv_is_printable(qkv_slice s);
+
 typedef struct qkv_names {
     int64_t n, room;
     qkv_text pool;              /* the names, each with its NUL */
@@ -25,7 +28,7 @@ typedef struct qkv_names {
 
 /* Start from {0}; room: how many there will be at most. */
 bool qkv_names_begin(qkv_names *names, int64_t room, qkv_error *err);
-/* Refuses empty and overlong names, control characters, bytes not UTF-8.
+/* Refuses empty and overlong names and what is not printable.
  * `what` says whose name it is in the message: "key", "tensor". */
 bool qkv_names_put(qkv_names *names, qkv_slice name, const char *what,
                    qkv_error *err);

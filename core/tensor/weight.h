@@ -40,13 +40,15 @@ typedef struct qkv_weight {
 bool qkv_weight_init(qkv_weight *w, qkv_tensor *stored, bool transposed,
                      qkv_error *err);
 /* Rows [first, first + n) of it; and the maps above: set the fields, then
- * this checks that every mapped row is inside. */
+ * this checks that every mapped row is inside. n is whole groups. A weight
+ * that is not there is right. */
 bool qkv_weight_check(const qkv_weight *w, const char *name, qkv_error *err);
 void qkv_weight_reset(qkv_weight *w);       /* lets the reference go */
 
 /* out [rows, n] = x [rows, k] W' + bias [n] (NULL: none); rows of out and x
  * are out_stride and x_stride floats apart. out overlaps nothing. Polls for
- * Ctrl-C between panels; scratch for panels is kept between calls. */
+ * Ctrl-C between panels; scratch for panels is kept between calls, so these
+ * are called from one thread only. */
 bool qkv_product(float *out, int64_t out_stride, const float *x,
                  int64_t x_stride, int64_t rows, const qkv_weight *w,
                  const float *bias, qkv_error *err);
@@ -57,6 +59,9 @@ bool qkv_product_rows(float *out, int64_t out_stride, const float *x,
                       int64_t x_stride, int64_t rows, const qkv_weight *w,
                       const int64_t *picked, int64_t n_picked,
                       const float *bias, qkv_error *err);
+
+/* Give back the scratch that products keep. */
+void qkv_product_trim(void);
 
 /* Row i of W, 0 <= i < n, as float: out [k]. (Embedding look-up.) */
 void qkv_weight_row(float *out, const qkv_weight *w, int64_t i);

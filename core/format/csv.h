@@ -4,7 +4,8 @@
  * Written: one row a line, numbers with nine digits (a float32 survives); a
  * tensor of one dimension is one column. Read: numbers, "nan", "inf", empty
  * cells (NaN); a first line that is not numbers is a header and is skipped;
- * every line must have the same number of cells. Quotes as in RFC 4180.
+ * every line must have the same number of cells; blank lines at the end do not
+ * count. Quotes as in RFC 4180. A table without numbers is an error.
  */
 #ifndef QKV_CSV_H
 #define QKV_CSV_H

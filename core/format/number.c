@@ -58,8 +58,9 @@ bool qkv_number_read(double *out, const char *text, size_t bytes)
         return true;
     if (bytes == 0 || bytes >= sizeof copy || memchr(text, '\0', bytes) != NULL)
         return false;
-    for (size_t i = 0; i < bytes; i++)  /* blanks and 0x10 are not for us */
-        if (text[i] <= ' ' || text[i] == 'x' || text[i] == 'X')
+    for (size_t i = 0; i < bytes; i++)  /* blanks, 0x10, nan(1): not for us */
+        if (text[i] <= ' ' || text[i] == 'x' || text[i] == 'X'
+            || text[i] == '(')
             return false;
     memcpy(copy, text, bytes);
     copy[bytes] = '\0';

@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/interrupt.h"
+
 const qkv_scalar_info qkv_scalars[QKV_N_SCALARS] = {
 #define QKV_SCALAR(id, word, kind, type, as, same) \
     [QKV_SCALAR_##id] = {word, kind, sizeof(type), QKV_##as, same},
@@ -51,10 +53,9 @@ static void copy(void *out, const void *from, size_t bytes, int64_t n,
         }                                                                   \
         return true;
 
-bool qkv_scalar_read(void *out, qkv_scalar s, const void *from, int64_t n,
-                     bool swap, qkv_error *err)
+static bool read_some(void *out, qkv_scalar s, const char *in, int64_t n,
+                      bool swap, qkv_error *err)
 {
-    const char *in = from;
     switch (s) {
     WIDEN(I8, int8_t, int32_t)
     WIDEN(U16, uint16_t, int32_t)
@@ -70,14 +71,28 @@ bool qkv_scalar_read(void *out, qkv_scalar s, const void *from, int64_t n,
             uint64_t x;
             copy(&x, in + (size_t)i * sizeof x, sizeof x, 1, swap);
             if (x > INT64_MAX)
-                return qkv_fail(err, QKV_EUNSUPPORTED, "element %" PRId64
-                                " is %" PRIu64 ", the largest i64 is %" PRId64,
-                                i, x, INT64_MAX);
+                return qkv_fail(err, QKV_EUNSUPPORTED, "an element is %" PRIu64
+                                ", the largest i64 is %" PRId64, x, INT64_MAX);
             ((int64_t *)out)[i] = (int64_t)x;
         }
         return true;
     default:
-        copy(out, from, qkv_scalars[s].bytes, n, swap);
+        copy(out, in, qkv_scalars[s].bytes, n, swap);
         return true;
     }
+}
+
+bool qkv_scalar_read(void *out, qkv_scalar s, const void *from, int64_t n,
+                     bool swap, qkv_error *err)
+{
+    enum { SOME = 1 << 20 };    /* elements between two looks at Ctrl-C */
+    const qkv_scalar_info *type = &qkv_scalars[s];
+    const size_t wide = (size_t)qkv_dtypes[type->as].bytes;
+    for (int64_t i = 0; i < n; i += SOME)
+        if (!qkv_check(err)
+            || !read_some((char *)out + (size_t)i * wide, s,
+                          (const char *)from + (size_t)i * type->bytes,
+                          n - i < SOME ? n - i : SOME, swap, err))
+            return false;
+    return true;
 }

@@ -32,7 +32,7 @@ typedef struct qkv_scalar_info {
 extern const qkv_scalar_info qkv_scalars[QKV_N_SCALARS];
 
 /* out [n] of type `as`, aligned; from [n] at any byte, reversed in each element
- * if swap. Fails on a u64 over 2^63 - 1 only. */
+ * if swap. Fails on a u64 over 2^63 - 1, and on Ctrl-C. */
 bool qkv_scalar_read(void *out, qkv_scalar s, const void *from, int64_t n,
                      bool swap, qkv_error *err);
 

@@ -1,0 +1,281 @@
+/*
+ * eval.c - what a person typed becomes Lua and runs: see eval.h
+ *
+ * Whether text is incomplete is known from Lua's own message: a syntax error
+ * at "<eof>". To keep locals, `\n;(...)()` is put behind the text and a C
+ * function is passed to the chunk, which reads its caller's live locals with
+ * lua_getlocal: no debug hook, no change of line numbers. (Not seen: locals
+ * of a text that ends in `return`, and numbers declared <const>, which Lua's
+ * compiler folds away. After an error nothing is kept.)
+ */
+#include "config.h"
+
+#include "repl/eval.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <lauxlib.h>
+
+#include "repl/stop.h"
+
+/* ---- compiling ---- */
+
+/* A text between a prefix and a suffix, for lua_load. */
+typedef struct source {
+    const char *part[3];
+    size_t bytes[3];
+    int next;
+} source;
+
+static const char *read_part(lua_State *L, void *data, size_t *n)
+{
+    source *s = data;
+    (void)L;
+    while (s->next < 3 && s->bytes[s->next] == 0)
+        s->next++;
+    if (s->next == 3)
+        return NULL;
+    *n = s->bytes[s->next];
+    return s->part[s->next++];
+}
+
+static int load(lua_State *L, const char *prefix, const char *text, size_t n,
+                const char *suffix, const char *chunk)
+{
+    source s = {.part = {prefix, text, suffix},
+                .bytes = {strlen(prefix), n, strlen(suffix)}};
+    return lua_load(L, read_part, &s, chunk, "t");
+}
+
+/* `=x` stood for `return x` up to Lua 5.2; fingers remember. */
+static void skip_equals(const char **text, size_t *n)
+{
+    if (*n > 0 && **text == '=') {
+        ++*text;
+        --*n;
+    }
+}
+
+static bool is_at_end(lua_State *L)
+{
+    static const char end[] = "<eof>";
+    size_t n;
+    const char *message = lua_tolstring(L, -1, &n);
+    return n >= sizeof end - 1
+        && strcmp(message + n - (sizeof end - 1), end) == 0;
+}
+
+/* Push the function or the message of one input as it stands. */
+static qkv_eval_state load_input(lua_State *L, const char *text, size_t n,
+                                 const char *chunk)
+{
+    skip_equals(&text, &n);
+    if (load(L, "return ", text, n, "\n", chunk) == LUA_OK)
+        return QKV_EVAL_COMPLETE;
+    const bool is_begun = is_at_end(L);         /* as in `1 +` */
+    lua_pop(L, 1);
+    if (load(L, "", text, n, "\n", chunk) == LUA_OK)
+        return QKV_EVAL_COMPLETE;
+    return is_begun || is_at_end(L) ? QKV_EVAL_INCOMPLETE : QKV_EVAL_WRONG;
+}
+
+/* The state of text taken as one input. Leaves nothing. */
+static qkv_eval_state check_one(lua_State *L, const char *text, size_t n)
+{
+    const qkv_eval_state state = load_input(L, text, n, "=input");
+    lua_pop(L, 1);
+    return state;
+}
+
+/* Bytes of the first line, with its newline. */
+static size_t line_bytes(const char *text, size_t n)
+{
+    const char *end = memchr(text, '\n', n);
+    return end == NULL ? n : (size_t)(end - text) + 1;
+}
+
+/* Bytes of the shortest run of whole lines that is not incomplete; n, and
+ * INCOMPLETE, if there is none. */
+static qkv_eval_state shortest(lua_State *L, const char *text, size_t n,
+                               size_t *bytes)
+{
+    qkv_eval_state state = QKV_EVAL_INCOMPLETE;
+    *bytes = 0;
+    while (*bytes < n && state == QKV_EVAL_INCOMPLETE) {
+        *bytes += line_bytes(text + *bytes, n - *bytes);
+        state = check_one(L, text, *bytes);
+    }
+    return state;
+}
+
+qkv_eval_state qkv_eval_check(lua_State *L, const char *text, size_t n)
+{
+    qkv_eval_state state = check_one(L, text, n);
+    if (state != QKV_EVAL_WRONG)
+        return state;
+    state = QKV_EVAL_COMPLETE;
+    while (n > 0 && state == QKV_EVAL_COMPLETE) {
+        size_t bytes;
+        state = shortest(L, text, n, &bytes);
+        text += bytes;
+        n -= bytes;
+    }
+    return state;
+}
+
+size_t qkv_eval_first(lua_State *L, const char *text, size_t n)
+{
+    size_t bytes = n;
+    if (check_one(L, text, n) != QKV_EVAL_COMPLETE)
+        shortest(L, text, n, &bytes);
+    return bytes;
+}
+
+bool qkv_eval_is_quiet(const char *text, size_t n)
+{
+    while (n > 0 && strchr(" \t\r\n", text[n - 1]) != NULL)
+        n--;
+    return n > 0 && text[n - 1] == ';';
+}
+
+/* ---- locals that live on ---- */
+
+/* Called at the end of an input: its locals become globals. */
+static int keep_locals(lua_State *L)
+{
+    lua_Debug ar;
+    const char *name;
+    if (lua_getstack(L, 1, &ar) == 0)
+        return 0;
+    lua_pushglobaltable(L);
+    for (int i = 1; (name = lua_getlocal(L, &ar, i)) != NULL; i++) {
+        if (name[0] == '(') {           /* a temporary of the virtual machine */
+            lua_pop(L, 1);
+            continue;
+        }
+        lua_pushstring(L, name);
+        lua_insert(L, -2);
+        lua_rawset(L, -3);
+    }
+    return 0;
+}
+
+static bool has_word(const char *text, size_t n, const char *word)
+{
+    const size_t m = strlen(word);
+    for (size_t i = 0; i + m <= n; i++)
+        if (memcmp(text + i, word, m) == 0)
+            return true;
+    return false;
+}
+
+bool qkv_eval_compile(lua_State *L, const char *text, size_t n,
+                      const char *chunk)
+{
+    const int top = lua_gettop(L);
+    if (load_input(L, text, n, chunk) != QKV_EVAL_COMPLETE)
+        return false;
+    if (has_word(text, n, "local")
+        && load(L, "", text, n, "\n;(...)()", chunk) == LUA_OK) {
+        lua_replace(L, -2);
+        lua_pushcfunction(L, keep_locals);
+        return true;
+    }
+    lua_settop(L, top + 1);
+    lua_pushnil(L);
+    return true;
+}
+
+/* ---- running ---- */
+
+static int stack_depth(lua_State *L)
+{
+    lua_Debug ar;
+    int n = 0;
+    while (lua_getstack(L, n, &ar) != 0)
+        n++;
+    return n;
+}
+
+static bool begins(const char *s, const char *part)
+{
+    return strncmp(s, part, strlen(part)) == 0;
+}
+
+/* Does the traceback at `s`, behind its heading, tell more than the message:
+ * a function that is neither C nor the main chunk? */
+static bool is_telling(const char *s)
+{
+    for (; s != NULL && *s != '\0'; s = strchr(s + 1, '\n')) {
+        const char *next = strchr(s + 1, '\n'), *main = strstr(s, "in main ");
+        const bool is_main = main != NULL && (next == NULL || main < next);
+        if (!is_main && !begins(s, "\n\t[C]:") && !begins(s, "\n\t(..."))
+            return true;
+    }
+    return false;
+}
+
+/* Cut `lines` lines off the end of the string on top, and the whole traceback
+ * if it then tells nothing. */
+static void cut_traceback(lua_State *L, int lines)
+{
+    static const char heading[] = "\nstack traceback:",
+        tail[] = "\n\t(...tail calls...)";    /* `return` before an input */
+    const size_t tail_bytes = sizeof tail - 1;
+    size_t n;
+    const char *s = lua_tolstring(L, -1, &n);
+    while (n > 0 && lines > 0)
+        if (s[--n] == '\n')
+            lines--;
+    if (n > tail_bytes && begins(s + n - tail_bytes, tail))
+        n -= tail_bytes;
+    s = lua_pushlstring(L, s, n);
+    const char *head = strstr(s, heading);
+    if (head != NULL && !is_telling(head + sizeof heading - 1)) {
+        lua_pushlstring(L, s, (size_t)(head - s));
+        lua_remove(L, -2);
+    }
+    lua_remove(L, -2);
+}
+
+/* The message handler: upvalue 1 is how many frames are ours. */
+static int add_traceback(lua_State *L)
+{
+    const int ours = (int)lua_tointeger(L, lua_upvalueindex(1));
+    if (lua_type(L, 1) != LUA_TSTRING
+        && luaL_callmeta(L, 1, "__tostring") == 0)
+        lua_pushfstring(L, "(error object is a %s value)",
+                        luaL_typename(L, 1));
+    const char *message = luaL_tolstring(L, -1, NULL);
+    if (qkv_stop_asked() || qkv_stop_pipe_closed())
+        return 1;               /* where it was stopped is of no interest */
+    luaL_traceback(L, L, message, 1);
+    cut_traceback(L, ours);
+    return 1;
+}
+
+int qkv_eval_call(lua_State *L, int nargs, int nresults)
+{
+    const int base = lua_gettop(L) - nargs;
+    lua_pushinteger(L, stack_depth(L));
+    lua_pushcclosure(L, add_traceback, 1);
+    lua_insert(L, base);
+    const int status = lua_pcall(L, nargs, nresults, base);
+    lua_remove(L, base);
+    return status;
+}
+
+void qkv_eval_report(lua_State *L)
+{
+    fflush(stdout);
+    const char *message = lua_tostring(L, -1);
+    if (message == NULL)
+        message = "(error object is not a string)";
+    if (qkv_stop_asked() && strstr(message, "interrupted") != NULL)
+        message = "interrupted";
+    if (!qkv_stop_pipe_closed())
+        fprintf(stderr, "qkv: %s\n", message);
+    fflush(stderr);
+    lua_pop(L, 1);
+}

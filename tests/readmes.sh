@@ -25,11 +25,10 @@ listed()
         return 1
     fi
     missing=
-    for file in "$1"/*; do
-        file=${file##*/}
-        case $file in
-        README.md | embedded.[ch] | *.o | *.lo | *.la | *.log | *.trs) continue ;;
-        esac
+    for path in "$1"/*; do
+        file=${path##*/}
+        test "$file" != README.md || continue
+        test -f "$path" || test -n "$(ls "$path")" || continue
         grep -qF -- "$file" "$readme" || missing="$missing $file"
     done
     test -z "$missing" || echo "$readme does not mention:$missing"

@@ -26,6 +26,17 @@ typedef struct qkv_kernels {
                                    const float *x, int64_t x_stride,
                                    int64_t rows, const void *matrix,
                                    int64_t row_bytes, int64_t n, int64_t k);
+    /* The same for many rows. pack lays x [rows, k] out for it: packed has
+     * room for rows, rounded up to a multiple of `lanes`, times k floats;
+     * every `lanes` rows are packed on their own. The matrix is of floats:
+     * row i, value j at w[i * row_step + j * k_step]. A sum does not depend
+     * on rows or n. */
+    int64_t lanes;
+    void (*pack)(float *packed, const float *x, int64_t x_stride,
+                 int64_t rows, int64_t k);
+    void (*many_rows)(float *out, int64_t out_stride, const float *packed,
+                      int64_t rows, const float *w, int64_t row_step,
+                      int64_t k_step, int64_t n, int64_t k);
     /* out [k] = the row's values, bit-exact; [dtype]. */
     void (*unpack[QKV_N_DTYPES])(float *out, const void *row, int64_t k);
 

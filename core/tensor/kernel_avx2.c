@@ -14,7 +14,7 @@
 
 #include "tensor/quant.h"
 
-enum { W = 8 };
+enum { W = 8, TALL = 4 };
 typedef __m256 vec;
 typedef int32_t ivec __attribute__((vector_size(4 * W)));
 typedef uint32_t uvec __attribute__((vector_size(4 * W)));
@@ -99,6 +99,20 @@ static inline dvec d_fma(dvec a, dvec b, dvec c)
 static inline double d_sum(dvec a)
 {
     return (a[0] + a[1]) + (a[2] + a[3]);
+}
+
+/* out [4, 4] = in [4, 4] turned round; rows out_stride, in_stride apart */
+static inline void transpose4(float *out, int64_t out_stride, const float *in,
+                              int64_t in_stride)
+{
+    __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + in_stride);
+    __m128 c = _mm_loadu_ps(in + 2 * in_stride);
+    __m128 d = _mm_loadu_ps(in + 3 * in_stride);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, a);
+    _mm_storeu_ps(out + out_stride, b);
+    _mm_storeu_ps(out + 2 * out_stride, c);
+    _mm_storeu_ps(out + 3 * out_stride, d);
 }
 
 /* ---- 32 values in registers, by type ---- */

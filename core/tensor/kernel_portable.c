@@ -14,7 +14,7 @@
 
 #include "tensor/quant.h"
 
-enum { W = 4 };
+enum { W = 4, TALL = 4 };
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef int32_t ivec __attribute__((vector_size(4 * W)));
 typedef uint32_t uvec __attribute__((vector_size(4 * W)));
@@ -101,6 +101,15 @@ static inline dvec d_fma(dvec a, dvec b, dvec c)
 static inline double d_sum(dvec a)
 {
     return a[0] + a[1];
+}
+
+/* out [4, 4] = in [4, 4] turned round; rows out_stride, in_stride apart */
+static inline void transpose4(float *out, int64_t out_stride, const float *in,
+                              int64_t in_stride)
+{
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            out[j * out_stride + i] = in[i * in_stride + j];
 }
 
 /* ---- 32 values in registers, by type ---- */

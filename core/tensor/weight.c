@@ -8,7 +8,10 @@
  *
  *   - for few rows of x: straight from the stored blocks (kernel few_rows);
  *   - for many: as a panel of floats, unpacked into scratch of this thread
- *     unless it lies there as floats already, times x by sgemm.
+ *     unless it lies there as floats already, times x laid out once for all
+ *     panels (kernel pack, many_rows). OpenBLAS would do, but it packs both
+ *     sides for every panel, and versions older than the processor fall back
+ *     to SSE: 24 GFLOP/s a core where these reach 110.
  *
  * A transposed matrix gives panels [k, columns]; with few rows each output is
  * then a sum of their rows (kernel mix).
@@ -24,16 +27,17 @@
 #include "base/alloc.h"
 #include "base/interrupt.h"
 #include "base/parallel.h"
-#include "tensor/blas.h"
 #include "tensor/kernel.h"
 
 enum {
-    FEW = 12,                   /* rows of x up to which few_rows is faster */
-    ROWS_AT_ONCE = 512,         /* of x in one sgemm: bounds its time */
+    FEW = 7,                    /* rows of x up to which few_rows is faster */
+    ROWS_AT_ONCE = 512,         /* of x */
     ALONE = 100000,             /* multiply-adds not worth a second thread */
     CHUNK = 50000,              /* multiply-adds worth handing out */
-    PANEL = 65536,              /* floats of a panel: 256 KB, in the L2 cache */
-    PANEL_LEAST = 16, PANEL_MOST = 256      /* rows of W in a panel */
+    COLUMNS = 64,               /* of a transposed matrix: whole lines */
+    PACK = 32768,               /* floats worth handing out for packing */
+    PANEL = 32768,              /* floats of a panel: 128 KB, in the L2 cache */
+    PANEL_MOST = 64             /* rows of W in a panel */
 };
 
 /* ---- the weight ---- */
@@ -196,11 +200,11 @@ qkv_tensor *qkv_weight_float(const qkv_weight *w, qkv_error *err)
     return t;
 }
 
-/* ---- scratch: a panel a thread ---- */
+/* ---- scratch: x packed, and a panel a thread ---- */
 
 static struct {
     float *data;
-    size_t floats;              /* in all */
+    size_t floats;
 } scratch;
 
 void qkv_product_trim(void)
@@ -210,23 +214,23 @@ void qkv_product_trim(void)
     scratch.floats = 0;
 }
 
-/* Room for `each` floats a thread; whole cache lines, so that threads do not
- * share one. */
-static bool reserve(int64_t *each, qkv_error *err)
+/* Room for `shared` floats and for `each` a thread. */
+static bool reserve(int64_t shared, int64_t each, qkv_error *err)
 {
-    *each = (*each + 15) / 16 * 16;
-    size_t floats, bytes;
-    if (!qkv_size_mul(&floats, (size_t)*each, (size_t)qkv_threads())
-        || !qkv_size_mul(&bytes, floats, sizeof(float)))
+    int64_t floats;
+    size_t bytes;
+    if (!qkv_int_mul(&floats, each, qkv_threads())
+        || !qkv_int_add(&floats, floats, shared)
+        || !qkv_size_mul(&bytes, (size_t)floats, sizeof(float)))
         return qkv_fail(err, QKV_ENOMEM, "no memory for panels of %lld floats",
-                        (long long)*each);
-    if (floats <= scratch.floats)
+                        (long long)each);
+    if ((size_t)floats <= scratch.floats)
         return true;
     qkv_product_trim();
     scratch.data = qkv_alloc(bytes, err);
     if (scratch.data == NULL)
         return false;
-    scratch.floats = floats;
+    scratch.floats = (size_t)floats;
     return true;
 }
 
@@ -241,28 +245,29 @@ typedef struct product {
     const qkv_weight *w;
     const int64_t *picked;      /* rows of W, or NULL: all */
     const float *bias;
-    int64_t panel;              /* floats of scratch that a thread has */
+    float *packed;              /* x laid out for many_rows */
+    float *room;                /* for panels, */
+    int64_t room_each;          /* so many floats for each thread */
 } product;
 
-/* Rows [begin, end) of W as floats: a panel [end - begin, k], rows ld apart;
- * transposed: [k, end - begin]. */
+/* Rows of W as floats: row i, value j at data[i * row_step + j * k_step]. */
 typedef struct panel {
     const float *data;
-    int64_t ld;
-    bool transposed;
+    int64_t row_step, k_step;
 } panel;
 
-/* Columns of a stored matrix: what lies there, or a copy. */
+/* Columns of a stored matrix, [k, n]. Floats that are read many times are
+ * copied too: lines far apart push each other out of the cache. */
 static panel columns(const product *p, int64_t column, int64_t n, float *room)
 {
     const qkv_tensor *t = p->w->stored;
-    if (t->dtype == QKV_F32)
-        return (panel){(const float *)qkv_tensor_data(t) + column,
-                       t->stride[0], true};
+    if (t->dtype == QKV_F32 && p->packed == NULL)
+        return (panel){(const float *)qkv_tensor_data(t) + column, 1,
+                       t->stride[0]};
     for (int64_t j = 0; j < p->w->k; j++)
         p->kernel->unpack[t->dtype](room + j * n, stored_row(t, j)
                                     + bytes_of(t, column), n);
-    return (panel){room, n, true};
+    return (panel){room, 1, n};
 }
 
 static panel unpacked(const product *p, int64_t begin, int64_t end,
@@ -270,16 +275,14 @@ static panel unpacked(const product *p, int64_t begin, int64_t end,
 {
     const qkv_tensor *t = p->w->stored;
     const run r = run_at(p->w, begin);
-    if (r.count >= end - begin && r.step == 1) {
-        if (p->w->transposed)
-            return columns(p, r.row, end - begin, room);
-        if (t->dtype == QKV_F32)
-            return (panel){(const float *)qkv_tensor_data(t)
-                           + r.row * t->stride[0], t->stride[0], false};
-    }
+    if (r.count >= end - begin && p->w->transposed && r.step == 1)
+        return columns(p, r.row, end - begin, room);
+    if (r.count >= end - begin && !p->w->transposed && t->dtype == QKV_F32)
+        return (panel){(const float *)qkv_tensor_data(t)
+                       + r.row * t->stride[0], r.step * t->stride[0], 1};
     for (int64_t i = begin; i < end; i++)
         qkv_weight_row(room + (i - begin) * p->w->k, p->w, i);
-    return (panel){room, p->w->k, false};
+    return (panel){room, p->w->k, 1};
 }
 
 static void add_bias(const product *p, int64_t begin, int64_t end)
@@ -312,17 +315,18 @@ static void few_transposed(const product *p, int64_t begin, int64_t end,
 {
     const int64_t n = end - begin;
     const panel v = unpacked(p, begin, end, room);
-    if (!v.transposed) {
+    if (v.k_step == 1) {
         p->kernel->few_rows[QKV_F32](p->out + begin, p->out_stride, p->x,
                                      p->x_stride, p->rows, v.data,
-                                     v.ld * (int64_t)sizeof(float), n,
+                                     v.row_step * (int64_t)sizeof(float), n,
                                      p->w->k);
         return;
     }
     for (int64_t r = 0; r < p->rows; r++) {
         float *out = p->out + r * p->out_stride + begin;
         memset(out, 0, (size_t)n * sizeof *out);
-        p->kernel->mix(out, p->x + r * p->x_stride, v.data, v.ld, p->w->k, n);
+        p->kernel->mix(out, p->x + r * p->x_stride, v.data, v.k_step,
+                       p->w->k, n);
     }
 }
 
@@ -332,10 +336,18 @@ static void few_body(void *context, int64_t begin, int64_t end, int thread)
     if (qkv_interrupted())
         return;
     if (p->w->transposed)
-        few_transposed(p, begin, end, scratch.data + thread * p->panel);
+        few_transposed(p, begin, end, p->room + thread * p->room_each);
     else
         few_straight(p, begin, end);
     add_bias(p, begin, end);
+}
+
+static void pack_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    const product *p = context;
+    (void)thread;
+    p->kernel->pack(p->packed + begin * p->w->k, p->x + begin * p->x_stride,
+                    p->x_stride, end - begin, p->w->k);
 }
 
 static void many_body(void *context, int64_t begin, int64_t end, int thread)
@@ -343,37 +355,67 @@ static void many_body(void *context, int64_t begin, int64_t end, int thread)
     const product *p = context;
     if (qkv_interrupted())
         return;
-    const panel v = unpacked(p, begin, end, scratch.data + thread * p->panel);
-    for (int64_t r = 0; r < p->rows && !qkv_interrupted(); r += ROWS_AT_ONCE) {
-        const int64_t m = p->rows - r < ROWS_AT_ONCE ? p->rows - r
-            : ROWS_AT_ONCE;
-        qkv_gemm_1(false, !v.transposed, m, end - begin, p->w->k, 1.0f,
-                   p->x + r * p->x_stride, p->x_stride, v.data, v.ld, 0.0f,
-                   p->out + r * p->out_stride + begin, p->out_stride);
-    }
+    const panel v = unpacked(p, begin, end, p->room + thread * p->room_each);
+    p->kernel->many_rows(p->out + begin, p->out_stride, p->packed, p->rows,
+                         v.data, v.row_step, v.k_step, end - begin, p->w->k);
     add_bias(p, begin, end);
 }
 
-/* Rows of W in a panel: what fits the cache, made even over the matrix and a
- * multiple of 16. */
-static int64_t panel_rows(int64_t n, int64_t k)
+/* Rows of W in a panel: what fits the cache, a multiple of 16. */
+static int64_t panel_rows(int64_t k)
 {
-    int64_t most = PANEL / k;
-    most = most < PANEL_LEAST ? PANEL_LEAST : most > PANEL_MOST ? PANEL_MOST
-        : most;
-    int64_t pieces = (n + most - 1) / most;
-    pieces += pieces % 2;
-    const int64_t rows = (n + pieces - 1) / pieces;
-    return (rows + 15) / 16 * 16;
+    const int64_t rows = PANEL / k / 16 * 16;
+    return rows < 16 ? 16 : rows > PANEL_MOST ? PANEL_MOST : rows;
 }
 
 /* Rows of W that few rows of x are handed out by; a multiple of 4, the
  * kernels' tile. */
 static int64_t few_chunk(int64_t rows, int64_t n, int64_t k)
 {
-    if (rows * n * k <= ALONE)
+    const double each = (double)rows * (double)k;
+    if (each * (double)n <= ALONE)
         return n;
-    return (CHUNK / (rows * k) + 4) / 4 * 4;
+    return ((int64_t)(CHUNK / each) + 4) / 4 * 4;
+}
+
+static bool few_product(product *p, qkv_error *err)
+{
+    const qkv_weight *w = p->w;
+    int64_t chunk = few_chunk(p->rows, w->n, w->k);
+    if (w->transposed) {
+        chunk = chunk / COLUMNS * COLUMNS + COLUMNS;
+        p->room_each = chunk * w->k;
+        if (!reserve(0, p->room_each, err))
+            return false;
+        p->room = scratch.data;
+    }
+    qkv_parallel(w->n, chunk, few_body, p);
+    return qkv_check(err);
+}
+
+/* Some rows of x at a time, which bounds their packed copy and the time
+ * between looks at Ctrl-C. */
+static bool many_product(product *p, qkv_error *err)
+{
+    const int64_t k = p->w->k, rows = p->rows, lanes = p->kernel->lanes;
+    const int64_t most = rows < ROWS_AT_ONCE ? rows : ROWS_AT_ONCE;
+    const int64_t packed = (most + lanes - 1) / lanes * lanes * k;
+    const int64_t chunk = panel_rows(k);
+    p->room_each = chunk * k;
+    if (!reserve(packed, p->room_each, err))
+        return false;
+    p->packed = scratch.data;
+    p->room = scratch.data + packed;
+    for (int64_t r = 0; r < rows; r += most) {
+        p->rows = rows - r < most ? rows - r : most;
+        qkv_parallel(p->rows, PACK / k / lanes * lanes + lanes, pack_body, p);
+        qkv_parallel(p->w->n, chunk, many_body, p);
+        if (!qkv_check(err))
+            return false;
+        p->out += p->rows * p->out_stride;
+        p->x += p->rows * p->x_stride;
+    }
+    return true;
 }
 
 bool qkv_product(float *out, int64_t out_stride, const float *x,
@@ -381,22 +423,13 @@ bool qkv_product(float *out, int64_t out_stride, const float *x,
                  const float *bias, qkv_error *err)
 {
     assert(w->stored != NULL);
+    if (rows < 1)
+        return true;
     product p = {
         .kernel = qkv_kernel(), .out = out, .out_stride = out_stride, .x = x,
         .x_stride = x_stride, .rows = rows, .w = w, .bias = bias
     };
-    const bool few = rows <= FEW;
-    const int64_t chunk = few && !w->transposed
-        ? few_chunk(rows < 1 ? 1 : rows, w->n, w->k) : panel_rows(w->n, w->k);
-    if (rows < 1)
-        return true;
-    if (!few || w->transposed) {
-        p.panel = chunk * w->k;
-        if (!reserve(&p.panel, err))
-            return false;
-    }
-    qkv_parallel(w->n, chunk, few ? few_body : many_body, &p);
-    return qkv_check(err);
+    return rows <= FEW ? few_product(&p, err) : many_product(&p, err);
 }
 
 /* Columns [begin, end) of `picked`. */
@@ -404,7 +437,7 @@ static void picked_body(void *context, int64_t begin, int64_t end, int thread)
 {
     const product *p = context;
     const qkv_tensor *t = p->w->stored;
-    float *room = scratch.data + thread * p->panel;
+    float *room = p->room + thread * p->room_each;
     for (int64_t j = begin; j < end && !qkv_interrupted(); j++) {
         const int64_t i = p->picked[j];
         const void *row = room;
@@ -438,10 +471,11 @@ bool qkv_product_rows(float *out, int64_t out_stride, const float *x,
     product p = {
         .kernel = qkv_kernel(), .out = out, .out_stride = out_stride, .x = x,
         .x_stride = x_stride, .rows = rows, .w = w, .picked = picked,
-        .bias = bias, .panel = w->transposed ? w->k : 0
+        .bias = bias, .room_each = w->transposed ? w->k : 0
     };
-    if (!reserve(&p.panel, err))
+    if (!reserve(0, p.room_each, err))
         return false;
+    p.room = scratch.data;
     qkv_parallel(n_picked, few_chunk(rows, n_picked, w->k), picked_body, &p);
     return qkv_check(err);
 }

@@ -12,7 +12,7 @@
  */
 #include "config.h"
 
-#include "labels.h"
+#include "repl/labels.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -23,7 +23,7 @@
  */
 #include "config.h"
 
-#include "plot.h"
+#include "repl/plot.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +49,7 @@ enum {
     TIMEOUT_MS = 60000,
     SLICE_MS = 50,              /* how often a wait looks for Ctrl-C */
     GRACE_MS = 1000,            /* from the end of its input to SIGKILL */
-    TALK_MAX = 1 << 22,         /* bytes of chatter before we hang up */
+    TALK_MAX = 1 << 23,         /* bytes of chatter before we hang up */
     TAIL = 240                  /* bytes of it that an error quotes */
 };
 

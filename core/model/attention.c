@@ -1,0 +1,270 @@
+/*
+ * attention.c - scores, pattern, mixture: see attention.h
+ *
+ * Work is cut into pieces of one head and up to BLOCK queries. A piece of a
+ * few queries uses the row kernels (kernel.h: scores, mix), a larger one a
+ * sgemm a tile; which one depends on the number of queries alone, so that
+ * fused and open give the same bits.
+ */
+#include "config.h"
+
+#include "model/attention.h"
+
+#include <math.h>
+
+#include "base/interrupt.h"
+#include "base/parallel.h"
+#include "tensor/blas.h"
+#include "tensor/kernel.h"
+
+enum {
+    BLOCK = 32,                 /* queries of a piece */
+    FEW = 4,                    /* up to so many: row by row */
+    SMALL = 1 << 17             /* multiply-adds that are not worth a thread */
+};
+
+void qkv_attention_sees(int64_t *from, int64_t *to, const qkv_attention *a,
+                        int64_t i)
+{
+    const int64_t pos = a->p0 + i;
+    *from = a->window > 0 && pos + 1 > a->window ? pos + 1 - a->window : 0;
+    *to = a->causal ? pos + 1 : a->n_keys;
+}
+
+/* ---- one piece: head h, queries [i0, i1) ---- */
+
+typedef struct piece {
+    int64_t h, kv, i0, i1;
+    int64_t from, to;           /* keys that any of them may see */
+} piece;
+
+static int64_t n_blocks(const qkv_attention *a)
+{
+    return (a->n_queries + BLOCK - 1) / BLOCK;
+}
+
+/* Blocks of the last queries first: they see most, and work is handed out in
+ * order. */
+static piece piece_of(const qkv_attention *a, int64_t item)
+{
+    piece p;
+    p.h = item % a->n_heads;
+    p.kv = p.h / (a->n_heads / a->n_kv_heads);
+    p.i0 = (n_blocks(a) - 1 - item / a->n_heads) * BLOCK;
+    p.i1 = p.i0 + BLOCK < a->n_queries ? p.i0 + BLOCK : a->n_queries;
+    int64_t unused;
+    qkv_attention_sees(&p.from, &unused, a, p.i0);
+    qkv_attention_sees(&unused, &p.to, a, p.i1 - 1);
+    return p;
+}
+
+/* The part of tile t that a piece sees: positions [*from, *to), where the
+ * tile's first is `start`. */
+static bool overlap(int64_t *from, int64_t *to, const piece *p,
+                    const qkv_tile *t, int64_t start)
+{
+    *from = p->from > start ? p->from : start;
+    *to = p->to < start + t->count ? p->to : start + t->count;
+    return *from < *to;
+}
+
+/* s[i - i0][key] for the keys the piece sees; cells outside a query's own
+ * sight are left as they fall. s: query i0, key 0. */
+static void piece_scores(const qkv_attention *a, const piece *p, float *s,
+                         int64_t stride)
+{
+    const qkv_kernels *kernel = qkv_kernel();
+    const int64_t d = a->d_head, rows = p->i1 - p->i0;
+    const float *q = a->q + p->i0 * a->q_stride + p->h * d;
+    int64_t start = 0, from, to;
+    for (int t = 0; t < a->n_tiles; start += a->tiles[t++].count) {
+        const qkv_tile *tile = &a->tiles[t];
+        if (!overlap(&from, &to, p, tile, start))
+            continue;
+        const float *k = tile->k + (from - start) * tile->k_stride + p->kv * d;
+        if (rows > FEW) {
+            qkv_gemm_1(false, true, rows, to - from, d, a->scale, q,
+                       a->q_stride, k, tile->k_stride, 0, s + from, stride);
+            continue;
+        }
+        for (int64_t i = 0; i < rows; i++)
+            kernel->scores(s + i * stride + from, q + i * a->q_stride, k,
+                           tile->k_stride, to - from, d, a->scale);
+    }
+}
+
+/* p[i][keys] = softmax(s[i][keys it may see]), 0 for the others of the n_keys.
+ * p may be s. */
+static void piece_pattern(const qkv_attention *a, const piece *w, float *p,
+                          int64_t p_stride, const float *s, int64_t s_stride,
+                          int64_t upto)
+{
+    const qkv_kernels *kernel = qkv_kernel();
+    for (int64_t i = w->i0; i < w->i1; i++) {
+        float *out = p + (i - w->i0) * p_stride;
+        const float *in = s + (i - w->i0) * s_stride;
+        int64_t from, to;
+        qkv_attention_sees(&from, &to, a, i);
+        if (out != in)
+            for (int64_t key = from; key < to; key++)
+                out[key] = in[key];
+        kernel->softmax(out + from, to - from);
+        for (int64_t key = 0; key < from; key++)
+            out[key] = 0;
+        for (int64_t key = to; key < upto; key++)
+            out[key] = 0;
+    }
+}
+
+/* z = p v over the keys the piece sees. */
+static void piece_mix(const qkv_attention *a, const piece *w, float *z,
+                      int64_t z_stride, const float *p, int64_t p_stride)
+{
+    const qkv_kernels *kernel = qkv_kernel();
+    const int64_t d = a->d_head, rows = w->i1 - w->i0;
+    float *out = z + w->i0 * z_stride + w->h * d;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < d; j++)
+            out[i * z_stride + j] = 0;
+    int64_t start = 0, from, to;
+    for (int t = 0; t < a->n_tiles; start += a->tiles[t++].count) {
+        const qkv_tile *tile = &a->tiles[t];
+        if (!overlap(&from, &to, w, tile, start))
+            continue;
+        const float *v = tile->v + (from - start) * tile->v_stride + w->kv * d;
+        if (rows > FEW) {
+            qkv_gemm_1(false, false, rows, d, to - from, 1, p + from,
+                       p_stride, v, tile->v_stride, 1, out, z_stride);
+            continue;
+        }
+        for (int64_t i = 0; i < rows; i++)
+            kernel->mix(out + i * z_stride, p + i * p_stride + from, v,
+                        tile->v_stride, to - from, d);
+    }
+}
+
+/* ---- all pieces, on the pool ---- */
+
+typedef struct work {
+    const qkv_attention *a;
+    qkv_scores s, p;
+    float *z;
+    int64_t z_stride;
+    float *scratch;             /* fused: room for a piece, a thread */
+    int64_t piece_room;
+} work;
+
+static bool each_piece(qkv_body *body, work *w, qkv_error *err)
+{
+    const qkv_attention *a = w->a;
+    const int64_t pieces = a->n_heads * n_blocks(a);
+    const int64_t sight = a->window > 0 && a->window < a->n_keys ? a->window
+        : a->n_keys;
+    const int64_t adds = a->n_heads * a->n_queries * sight * a->d_head;
+    if (!qkv_check(err))
+        return false;
+    qkv_parallel(pieces, adds <= SMALL ? pieces : 1, body, w);
+    return qkv_check(err);
+}
+
+static float *scores_at(const qkv_scores *s, const piece *p)
+{
+    return s->data + p->h * s->head_stride + p->i0 * s->query_stride;
+}
+
+static void fused_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    const work *w = context;
+    float *s = w->scratch + thread * w->piece_room;
+    for (int64_t item = begin; item < end && !qkv_interrupted(); item++) {
+        const piece p = piece_of(w->a, item);
+        const int64_t stride = w->a->n_keys;
+        piece_scores(w->a, &p, s, stride);
+        piece_pattern(w->a, &p, s, stride, s, stride, p.to);
+        piece_mix(w->a, &p, w->z, w->z_stride, s, stride);
+    }
+}
+
+int64_t qkv_attention_scratch(const qkv_attention *a)
+{
+    const int64_t rows = a->n_queries < BLOCK ? a->n_queries : BLOCK;
+    return rows * a->n_keys * qkv_threads();
+}
+
+bool qkv_attention_fused(float *z, int64_t z_stride, const qkv_attention *a,
+                         float *scratch, qkv_error *err)
+{
+    work w = {.a = a, .z = z, .z_stride = z_stride, .scratch = scratch,
+              .piece_room = qkv_attention_scratch(a) / qkv_threads()};
+    return each_piece(fused_body, &w, err);
+}
+
+static void scores_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const work *w = context;
+    for (int64_t item = begin; item < end && !qkv_interrupted(); item++) {
+        const piece p = piece_of(w->a, item);
+        piece_scores(w->a, &p, scores_at(&w->s, &p), w->s.query_stride);
+    }
+}
+
+bool qkv_attention_scores(qkv_scores s, const qkv_attention *a, qkv_error *err)
+{
+    work w = {.a = a, .s = s};
+    if (!each_piece(scores_body, &w, err))
+        return false;
+    qkv_attention_mask(s, a, -INFINITY);
+    return true;
+}
+
+static void pattern_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const work *w = context;
+    for (int64_t item = begin; item < end && !qkv_interrupted(); item++) {
+        const piece p = piece_of(w->a, item);
+        piece_pattern(w->a, &p, scores_at(&w->p, &p), w->p.query_stride,
+                      scores_at(&w->s, &p), w->s.query_stride, w->a->n_keys);
+    }
+}
+
+bool qkv_attention_pattern(qkv_scores p, qkv_scores s, const qkv_attention *a,
+                           qkv_error *err)
+{
+    work w = {.a = a, .s = s, .p = p};
+    return each_piece(pattern_body, &w, err);
+}
+
+static void mix_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const work *w = context;
+    for (int64_t item = begin; item < end && !qkv_interrupted(); item++) {
+        const piece p = piece_of(w->a, item);
+        piece_mix(w->a, &p, w->z, w->z_stride, scores_at(&w->p, &p),
+                  w->p.query_stride);
+    }
+}
+
+bool qkv_attention_mix(float *z, int64_t z_stride, qkv_scores p,
+                       const qkv_attention *a, qkv_error *err)
+{
+    work w = {.a = a, .p = p, .z = z, .z_stride = z_stride};
+    return each_piece(mix_body, &w, err);
+}
+
+void qkv_attention_mask(qkv_scores s, const qkv_attention *a, float value)
+{
+    for (int64_t h = 0; h < a->n_heads; h++) {
+        for (int64_t i = 0; i < a->n_queries; i++) {
+            float *row = s.data + h * s.head_stride + i * s.query_stride;
+            int64_t from, to;
+            qkv_attention_sees(&from, &to, a, i);
+            for (int64_t key = 0; key < from; key++)
+                row[key] = value;
+            for (int64_t key = to; key < a->n_keys; key++)
+                row[key] = value;
+        }
+    }
+}

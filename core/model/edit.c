@@ -1,0 +1,269 @@
+/*
+ * edit.c - edits on a selection of a site: see edit.h
+ */
+#include "config.h"
+
+#include "model/edit.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+void qkv_edit_reset(qkv_edit *e)
+{
+    for (int i = 0; i < QKV_N_EDIT_AXES; i++)
+        qkv_free(e->select[i].index);
+    qkv_tensor_release(e->value);
+    *e = (qkv_edit){0};
+}
+
+/* ---- axes ---- */
+
+static const char *const axis_words[] = {"seq", "layer", "pos", "head",
+                                         "neuron", "key"};
+
+/* Which selector goes with each axis of a site's slab; returns their number. */
+static int slab_axes(qkv_edit_axis axes[3], qkv_site site)
+{
+    int n = 0;
+    switch (qkv_sites[site].shape) {
+    case QKV_SHAPE_SCORES:
+        axes[n++] = QKV_EDIT_HEAD;
+        axes[n++] = QKV_EDIT_POS;
+        axes[n++] = QKV_EDIT_KEY;
+        break;
+    case QKV_SHAPE_HEADS:
+    case QKV_SHAPE_KV_HEADS:
+    case QKV_SHAPE_RESULT:
+        axes[n++] = QKV_EDIT_POS;
+        axes[n++] = QKV_EDIT_HEAD;
+        axes[n++] = QKV_EDIT_NEURON;
+        break;
+    case QKV_SHAPE_MODEL:
+    case QKV_SHAPE_MLP:
+    case QKV_SHAPE_SCALE:
+    case QKV_SHAPE_VOCAB:
+        axes[n++] = QKV_EDIT_POS;
+        axes[n++] = QKV_EDIT_NEURON;
+        break;
+    case QKV_SHAPE_POOLED:
+    case QKV_SHAPE_PAIR:
+        axes[n++] = QKV_EDIT_NEURON;
+        break;
+    }
+    return n;
+}
+
+/* All axes of the selection, outermost first. */
+static int selection_axes(qkv_edit_axis axes[5], qkv_site site)
+{
+    int n = 0;
+    axes[n++] = QKV_EDIT_SEQ;
+    if (qkv_sites[site].level == QKV_BLOCK)
+        axes[n++] = QKV_EDIT_LAYER;
+    return n + slab_axes(axes + n, site);
+}
+
+/* Sizes of the axes that do not depend on a sequence; 0 for POS and KEY. */
+static int64_t axis_size(qkv_edit_axis axis, qkv_site site, const qkv_stack *s,
+                         int64_t n_seqs)
+{
+    int64_t size[2];
+    const char *unused[2];
+    const int n = qkv_site_axes(size, unused, site, s);
+    switch (axis) {
+    case QKV_EDIT_SEQ:
+        return n_seqs;
+    case QKV_EDIT_LAYER:
+        return s->config.n_layers;
+    case QKV_EDIT_HEAD:
+        return n == 2 ? size[0] : s->config.n_heads;
+    case QKV_EDIT_NEURON:
+        return size[n - 1];
+    case QKV_EDIT_POS:
+    case QKV_EDIT_KEY:
+    case QKV_N_EDIT_AXES:
+        break;
+    }
+    return 0;
+}
+
+/* ---- checking ---- */
+
+static bool check_range(const qkv_selector *sel, const char *word,
+                        int64_t size, int64_t room, qkv_error *err)
+{
+    for (int64_t i = 0; !sel->all && i < sel->n; i++)
+        if (sel->index[i] < -size || sel->index[i] >= room)
+            return qkv_fail(err, QKV_EINVAL, "edit: %s %lld of %lld: they run "
+                            "0..%lld, or from the end -1..-%lld", word,
+                            (long long)sel->index[i], (long long)room,
+                            (long long)room - 1, (long long)size);
+    return true;
+}
+
+/* The value's axes against the selection's, from the right. */
+static bool check_value(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
+                        const int64_t *prompt, qkv_error *err)
+{
+    qkv_edit_axis axes[5];
+    int v = e->value->n_dims;
+    for (int i = selection_axes(axes, e->site); i-- > 0 && v > 0; ) {
+        const qkv_selector *sel = &e->select[axes[i]];
+        if (!sel->all && sel->one)
+            continue;
+        int64_t want = sel->n;
+        if (sel->all)
+            want = axes[i] == QKV_EDIT_POS || axes[i] == QKV_EDIT_KEY
+                ? prompt[0] : axis_size(axes[i], e->site, s, n_seqs);
+        const int64_t size = e->value->shape[--v];
+        if (size != 1 && size != want)
+            return qkv_fail(err, QKV_ESHAPE, "edit of %s: the value has %lld "
+                            "along %s, the selection %lld",
+                            qkv_sites[e->site].name, (long long)size,
+                            axis_words[axes[i]], (long long)want);
+    }
+    while (v-- > 0)
+        if (e->value->shape[v] != 1)
+            return qkv_fail(err, QKV_ESHAPE, "edit of %s: the value has more "
+                            "axes than the selection",
+                            qkv_sites[e->site].name);
+    return true;
+}
+
+bool qkv_edit_check(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
+                    const int64_t *prompt, const int64_t *room, qkv_error *err)
+{
+    qkv_edit_axis axes[5];
+    const int n = selection_axes(axes, e->site);
+    for (int a = 0; a < QKV_N_EDIT_AXES; a++) {
+        const qkv_selector *sel = &e->select[a];
+        const qkv_edit_axis axis = (qkv_edit_axis)a;
+        bool own = false;
+        for (int i = 0; i < n; i++)
+            own |= axes[i] == axis;
+        if (!own && !sel->all)
+            return qkv_fail(err, QKV_EINVAL, "edit: %s has no axis '%s'",
+                            qkv_sites[e->site].name, axis_words[a]);
+        if (!own)
+            continue;
+        if (axis != QKV_EDIT_POS && axis != QKV_EDIT_KEY) {
+            const int64_t size = axis_size(axis, e->site, s, n_seqs);
+            if (!check_range(sel, axis_words[a], size, size, err))
+                return false;
+            continue;
+        }
+        for (int64_t i = 0; i < n_seqs; i++)
+            if (!check_range(sel, axis_words[a], prompt[i], room[i], err))
+                return false;
+    }
+    return e->value == NULL || check_value(e, s, n_seqs, prompt, err);
+}
+
+bool qkv_edit_has_layer(const qkv_edit *e, int64_t layer, int64_t n_layers)
+{
+    const qkv_selector *sel = &e->select[QKV_EDIT_LAYER];
+    if (sel->all || qkv_sites[e->site].level != QKV_BLOCK)
+        return true;
+    for (int64_t i = 0; i < sel->n; i++)
+        if (sel->index[i] == layer || sel->index[i] + n_layers == layer)
+            return true;
+    return false;
+}
+
+/* ---- applying ---- */
+
+/* The place of index `at` in a selector's list, or -1. The last one wins when
+ * it stands there twice. */
+static int64_t find_in(const qkv_selector *sel, int64_t at, int64_t size)
+{
+    if (sel->all)
+        return at;
+    for (int64_t i = sel->n; i-- > 0; )
+        if (sel->index[i] == at || sel->index[i] + size == at)
+            return i;
+    return -1;
+}
+
+/* Steps in the value for each axis of the selection; 0 where it broadcasts. */
+typedef struct steps {
+    int64_t of[QKV_N_EDIT_AXES], size[QKV_N_EDIT_AXES];
+} steps;
+
+static steps value_steps(const qkv_edit *e)
+{
+    steps st = {{0}, {0}};
+    qkv_edit_axis axes[5];
+    int v = e->value != NULL ? e->value->n_dims : 0;
+    for (int i = selection_axes(axes, e->site); i-- > 0 && v > 0; ) {
+        const qkv_selector *sel = &e->select[axes[i]];
+        if (!sel->all && sel->one)
+            continue;
+        v--;
+        st.size[axes[i]] = e->value->shape[v];
+        st.of[axes[i]] = e->value->shape[v] == 1 ? 0 : e->value->stride[v];
+    }
+    return st;
+}
+
+static void change(float *x, qkv_edit_op op, float value)
+{
+    switch (op) {
+    case QKV_EDIT_SET:
+        *x = value;
+        break;
+    case QKV_EDIT_ADD:
+        *x += value;
+        break;
+    case QKV_EDIT_SCALE:
+        *x *= value;
+        break;
+    }
+}
+
+typedef struct walk {
+    const qkv_edit *e;
+    const qkv_slab *slab;
+    const float *value;
+    steps st;
+    qkv_edit_axis axes[3];
+} walk;
+
+/* Axis `dim` of the slab, from element x and offset `at` in the value. */
+static void walk_axis(const walk *w, int dim, float *x, int64_t at)
+{
+    if (dim == w->slab->n_dims) {
+        change(x, w->e->op, w->value != NULL ? w->value[at]
+               : (float)w->e->number);
+        return;
+    }
+    const qkv_edit_axis axis = w->axes[dim];
+    const qkv_selector *sel = &w->e->select[axis];
+    const bool is_pos = axis == QKV_EDIT_POS || axis == QKV_EDIT_KEY;
+    const int64_t first = axis == QKV_EDIT_POS ? w->slab->pos0 : 0;
+    const int64_t size = is_pos ? w->slab->n_prompt : w->slab->shape[dim];
+    for (int64_t i = 0; i < w->slab->shape[dim]; i++) {
+        const int64_t j = find_in(sel, first + i, size);
+        /* a value for every position ends where the prompt does */
+        if (j < 0 || (w->st.of[axis] != 0 && j >= w->st.size[axis]))
+            continue;
+        walk_axis(w, dim + 1, x + i * w->slab->stride[dim],
+                  at + j * w->st.of[axis]);
+    }
+}
+
+void qkv_edit_apply(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
+                    const qkv_slab *slab)
+{
+    const int64_t seq = find_in(&e->select[QKV_EDIT_SEQ], slab->seq, n_seqs);
+    const int64_t layer = qkv_sites[e->site].level != QKV_BLOCK ? 0
+        : find_in(&e->select[QKV_EDIT_LAYER], slab->layer, s->config.n_layers);
+    if (seq < 0 || layer < 0)
+        return;
+    walk w = {.e = e, .slab = slab, .st = value_steps(e),
+              .value = e->value != NULL ? qkv_tensor_data(e->value) : NULL};
+    slab_axes(w.axes, e->site);
+    walk_axis(&w, 0, slab->data, seq * w.st.of[QKV_EDIT_SEQ]
+              + layer * w.st.of[QKV_EDIT_LAYER]);
+}

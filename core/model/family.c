@@ -1,0 +1,191 @@
+/*
+ * family.c - the two tables of architectures: see family.h
+ *
+ * Facts are from the reference implementations (Hugging Face transformers'
+ * modeling files and the gguf package's tensor names), checked by the oracles
+ * in tests/oracle.
+ */
+#include "config.h"
+
+#include "model/family.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const qkv_family families[] = {
+    {
+        .name = "llama", .norm = QKV_NORM_RMS, .layout = QKV_PRE_NORM,
+        .head = QKV_HEAD_UNEMBED, .causal = true, .gated = true,
+        .rotary = true, .final_norm = true, .activation = "silu", .eps = 1e-6,
+        .must = "",
+    },
+    {
+        .name = "gpt2", .norm = QKV_NORM_LAYER, .layout = QKV_PRE_NORM,
+        .head = QKV_HEAD_UNEMBED, .causal = true, .learned_positions = true,
+        .final_norm = true, .tied = true, .activation = "gelu_new",
+        .eps = 1e-5, .must = "add_cross_attention=false",
+    },
+    {
+        .name = "bert", .norm = QKV_NORM_LAYER, .layout = QKV_POST_NORM,
+        .head = QKV_HEAD_MASKED, .learned_positions = true,
+        .token_types = true, .embed_norm = true, .tied = true,
+        .activation = "gelu", .eps = 1e-12,
+        .must = "position_embedding_type=absolute is_decoder=false "
+            "add_cross_attention=false",
+    },
+};
+
+/* A LayerNorm's gain was "gamma" in BERT's first files. */
+#define GAIN(path) path ".weight|" path ".gamma"
+
+static const qkv_dialect dialects[] = {
+    {
+        .family = "llama", .format = QKV_FORMAT_HF, .prefixes = "model.|",
+        .name = {
+            [QKV_ROLE_EMBED] = "~embed_tokens.weight",
+            [QKV_ROLE_LN1] = "~layers.%d.input_layernorm.weight",
+            [QKV_ROLE_Q] = "~layers.%d.self_attn.q_proj.weight",
+            [QKV_ROLE_K] = "~layers.%d.self_attn.k_proj.weight",
+            [QKV_ROLE_V] = "~layers.%d.self_attn.v_proj.weight",
+            [QKV_ROLE_O] = "~layers.%d.self_attn.o_proj.weight",
+            [QKV_ROLE_LN2] = "~layers.%d.post_attention_layernorm.weight",
+            [QKV_ROLE_GATE] = "~layers.%d.mlp.gate_proj.weight",
+            [QKV_ROLE_IN] = "~layers.%d.mlp.up_proj.weight",
+            [QKV_ROLE_OUT] = "~layers.%d.mlp.down_proj.weight",
+            [QKV_ROLE_LN_FINAL] = "~norm.weight",
+            [QKV_ROLE_UNEMBED] = "lm_head.weight",
+        },
+    },
+    {
+        .family = "llama", .format = QKV_FORMAT_GGUF, .prefixes = "",
+        .pairs = true,
+        .name = {
+            [QKV_ROLE_EMBED] = "token_embd.weight",
+            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
+            [QKV_ROLE_Q] = "blk.%d.attn_q.weight",
+            [QKV_ROLE_K] = "blk.%d.attn_k.weight",
+            [QKV_ROLE_V] = "blk.%d.attn_v.weight",
+            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
+            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
+            [QKV_ROLE_GATE] = "blk.%d.ffn_gate.weight",
+            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
+            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
+            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
+            [QKV_ROLE_UNEMBED] = "output.weight",
+            [QKV_ROLE_ROPE_FREQS] = "rope_freqs.weight",
+        },
+    },
+    {
+        .family = "gpt2", .format = QKV_FORMAT_HF, .prefixes = "transformer.|",
+        .transposed = true, .fused_qkv = true,
+        .name = {
+            [QKV_ROLE_EMBED] = "~wte.weight",
+            [QKV_ROLE_POSITIONS] = "~wpe.weight",
+            [QKV_ROLE_LN1] = "~h.%d.ln_1.weight",
+            [QKV_ROLE_Q] = "~h.%d.attn.c_attn.weight",
+            [QKV_ROLE_O] = "~h.%d.attn.c_proj.weight",
+            [QKV_ROLE_LN2] = "~h.%d.ln_2.weight",
+            [QKV_ROLE_IN] = "~h.%d.mlp.c_fc.weight",
+            [QKV_ROLE_OUT] = "~h.%d.mlp.c_proj.weight",
+            [QKV_ROLE_LN_FINAL] = "~ln_f.weight",
+            [QKV_ROLE_UNEMBED] = "lm_head.weight",
+        },
+    },
+    {
+        .family = "gpt2", .format = QKV_FORMAT_GGUF, .prefixes = "",
+        .fused_qkv = true,
+        .name = {
+            [QKV_ROLE_EMBED] = "token_embd.weight",
+            [QKV_ROLE_POSITIONS] = "position_embd.weight",
+            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
+            [QKV_ROLE_Q] = "blk.%d.attn_qkv.weight",
+            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
+            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
+            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
+            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
+            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
+            [QKV_ROLE_UNEMBED] = "output.weight",
+        },
+    },
+    {
+        .family = "bert", .format = QKV_FORMAT_HF, .prefixes = "bert.|",
+        .name = {
+            [QKV_ROLE_EMBED] = "~embeddings.word_embeddings.weight",
+            [QKV_ROLE_POSITIONS] = "~embeddings.position_embeddings.weight",
+            [QKV_ROLE_TYPES] = "~embeddings.token_type_embeddings.weight",
+            [QKV_ROLE_EMBED_NORM] = GAIN("~embeddings.LayerNorm"),
+            [QKV_ROLE_Q] = "~encoder.layer.%d.attention.self.query.weight",
+            [QKV_ROLE_K] = "~encoder.layer.%d.attention.self.key.weight",
+            [QKV_ROLE_V] = "~encoder.layer.%d.attention.self.value.weight",
+            [QKV_ROLE_O] = "~encoder.layer.%d.attention.output.dense.weight",
+            [QKV_ROLE_LN1] =
+                GAIN("~encoder.layer.%d.attention.output.LayerNorm"),
+            [QKV_ROLE_IN] = "~encoder.layer.%d.intermediate.dense.weight",
+            [QKV_ROLE_OUT] = "~encoder.layer.%d.output.dense.weight",
+            [QKV_ROLE_LN2] = GAIN("~encoder.layer.%d.output.LayerNorm"),
+            [QKV_ROLE_UNEMBED] = "cls.predictions.decoder.weight",
+            [QKV_ROLE_MLM_DENSE] = "cls.predictions.transform.dense.weight",
+            [QKV_ROLE_MLM_NORM] = GAIN("cls.predictions.transform.LayerNorm"),
+            [QKV_ROLE_MLM_BIAS] = "cls.predictions.bias",
+            [QKV_ROLE_POOLER] = "~pooler.dense.weight",
+            [QKV_ROLE_NEXT_SENTENCE] = "cls.seq_relationship.weight",
+        },
+    },
+    {
+        .family = "bert", .format = QKV_FORMAT_GGUF, .prefixes = "",
+        .name = {
+            [QKV_ROLE_EMBED] = "token_embd.weight",
+            [QKV_ROLE_POSITIONS] = "position_embd.weight",
+            [QKV_ROLE_TYPES] = "token_types.weight",
+            [QKV_ROLE_EMBED_NORM] = "token_embd_norm.weight",
+            [QKV_ROLE_Q] = "blk.%d.attn_q.weight",
+            [QKV_ROLE_K] = "blk.%d.attn_k.weight",
+            [QKV_ROLE_V] = "blk.%d.attn_v.weight",
+            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
+            [QKV_ROLE_LN1] = "blk.%d.attn_output_norm.weight",
+            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
+            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
+            [QKV_ROLE_LN2] = "blk.%d.layer_output_norm.weight",
+        },
+    },
+};
+
+static bool is_one_of(const char *names, const char *name)
+{
+    const size_t bytes = strlen(name);
+    while (*names != '\0') {
+        const size_t n = strcspn(names, "|");
+        if (n == bytes && strncmp(names, name, n) == 0)
+            return true;
+        names += n + (names[n] == '|');
+    }
+    return false;
+}
+
+const qkv_family *qkv_family_named(const char *name, qkv_error *err)
+{
+    char known[256] = "";
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
+        if (is_one_of(families[i].name, name))
+            return &families[i];
+        const size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s",
+                 i > 0 ? ", " : "", families[i].name);
+    }
+    qkv_fail(err, QKV_EUNSUPPORTED, "architecture '%.64s' is not one of %s",
+             name, known);
+    return NULL;
+}
+
+const qkv_dialect *qkv_dialect_of(const qkv_family *family, qkv_format format,
+                                  qkv_error *err)
+{
+    for (size_t i = 0; i < sizeof dialects / sizeof dialects[0]; i++)
+        if (dialects[i].format == format
+            && is_one_of(family->name, dialects[i].family))
+            return &dialects[i];
+    qkv_fail(err, QKV_EUNSUPPORTED, "%s models are not read from %s files",
+             family->name, format == QKV_FORMAT_GGUF ? "GGUF"
+             : "safetensors");
+    return NULL;
+}

@@ -1,0 +1,246 @@
+/*
+ * hyper.c - a stack's configuration from a file's facts: see hyper.h
+ *
+ * The synonyms of every key stand here, once: Hugging Face's config.json in
+ * the dialects of transformers 4 and 5, and GGUF's metadata.
+ */
+#include "config.h"
+
+#include "model/hyper.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "model/family.h"
+
+static const struct {
+    const char *names;          /* NULL: no such */
+    const char *kernel;
+} activations[] = {
+#define QKV_ACTIVATION(id, fn, names) {names, #fn},
+#include "model/activation.def"
+#undef QKV_ACTIVATION
+};
+
+const char *qkv_activation_name(qkv_activation a)
+{
+    return activations[a].kernel;
+}
+
+/* Sizes: where they go, what files call them, and whether one must be there. */
+static const struct {
+    size_t offset;
+    const char *names;
+    bool must;
+} sizes[] = {
+#define SIZE(field, names, must) {offsetof(qkv_config, field), names, must}
+    SIZE(n_layers, "num_hidden_layers|n_layer|block_count", true),
+    SIZE(d_model, "hidden_size|n_embd|embedding_length", true),
+    SIZE(n_heads, "num_attention_heads|n_head|attention.head_count", true),
+    SIZE(n_kv_heads, "num_key_value_heads|attention.head_count_kv", false),
+    SIZE(d_head, "head_dim|attention.key_length", false),
+    SIZE(d_mlp, "intermediate_size|n_inner|feed_forward_length", false),
+    SIZE(d_vocab, "vocab_size", false),
+    SIZE(n_ctx, "max_position_embeddings|n_positions|n_ctx|context_length",
+         true),
+    SIZE(n_types, "type_vocab_size|token_type_count", false),
+#undef SIZE
+};
+
+#define EPS_KEYS "rms_norm_eps|layer_norm_epsilon|layer_norm_eps" \
+    "|attention.layer_norm_rms_epsilon|attention.layer_norm_epsilon"
+#define ROPE_BASE_KEYS "rope_parameters.rope_theta|rope_theta|rope.freq_base"
+#define ROPE_TYPE_KEYS "rope_parameters.rope_type|rope_scaling.rope_type" \
+    "|rope_scaling.type|rope.scaling.type"
+#define ROPE_KEY(name) "rope_parameters." name "|rope_scaling." name
+
+enum { MOST_LAYERS = 1 << 14, MOST_SIZE = 1 << 30 };
+
+static bool read_sizes(qkv_config *c, const qkv_facts *f, qkv_error *err)
+{
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        int64_t value = 0;
+        const qkv_fact *fact = qkv_facts_find(f, sizes[i].names);
+        if (fact == NULL && sizes[i].must)
+            return qkv_fail(err, QKV_EFORMAT, "%s has none of %s", f->source,
+                            sizes[i].names);
+        if (!qkv_facts_integer(&value, f, sizes[i].names, err))
+            return false;
+        if (fact != NULL && (value < 1 || value > MOST_SIZE))
+            return qkv_fail(err, QKV_EFORMAT, "%s: %s is %lld, 1 to %d was "
+                            "expected", f->source, fact->name,
+                            (long long)value, MOST_SIZE);
+        memcpy((char *)c + sizes[i].offset, &value, sizeof value);
+    }
+    if (c->n_layers > MOST_LAYERS)
+        return qkv_fail(err, QKV_EFORMAT, "%s: %lld layers, at most %d were "
+                        "expected", f->source, (long long)c->n_layers,
+                        MOST_LAYERS);
+    if (c->n_kv_heads == 0)
+        c->n_kv_heads = c->n_heads;
+    if (c->n_heads % c->n_kv_heads != 0)
+        return qkv_fail(err, QKV_EFORMAT, "%s: %lld heads do not share %lld "
+                        "key heads evenly", f->source, (long long)c->n_heads,
+                        (long long)c->n_kv_heads);
+    if (c->d_head == 0) {
+        if (c->d_model % c->n_heads != 0)
+            return qkv_fail(err, QKV_EFORMAT, "%s: width %lld is not a "
+                            "multiple of %lld heads", f->source,
+                            (long long)c->d_model, (long long)c->n_heads);
+        c->d_head = c->d_model / c->n_heads;
+    }
+    if (c->d_mlp == 0)
+        c->d_mlp = 4 * c->d_model;      /* GPT-2's n_inner null */
+    return true;
+}
+
+static bool read_activation(qkv_config *c, const qkv_family *family,
+                            const qkv_facts *f, qkv_error *err)
+{
+    const char *name = family->activation;
+    if (!qkv_facts_string(&name, f, "hidden_act|activation_function"
+                          "|hidden_activation", err))
+        return false;
+    for (int a = 0; a < QKV_N_ACTIVATIONS; a++) {
+        const char *at = activations[a].names;
+        while (*at != '\0') {
+            const size_t bytes = strcspn(at, "|");
+            if (strlen(name) == bytes && strncmp(at, name, bytes) == 0) {
+                c->activation = (qkv_activation)a;
+                return true;
+            }
+            at += bytes + (at[bytes] == '|');
+        }
+    }
+    return qkv_fail(err, QKV_EUNSUPPORTED, "%s: activation '%s' is not one of "
+                    "relu, gelu, gelu_new, quick_gelu, silu, tanh", f->source,
+                    name);
+}
+
+static bool read_rotary(qkv_config *c, const qkv_facts *f, qkv_error *err)
+{
+    double share = 1;
+    int64_t dim = -1;
+    const char *type = "default";
+    c->rotary_base = 10000;
+    c->rope_factor = c->rope_low = 1;
+    c->rope_high = 4;
+    c->rope_original = (double)c->n_ctx;
+    if (!qkv_facts_number(&c->rotary_base, f, ROPE_BASE_KEYS, err)
+        || !qkv_facts_string(&type, f, ROPE_TYPE_KEYS, err)
+        || !qkv_facts_number(&share, f, ROPE_KEY("partial_rotary_factor")
+                             "|partial_rotary_factor|rotary_pct", err)
+        || !qkv_facts_integer(&dim, f, "rope.dimension_count", err)
+        || !qkv_facts_number(&c->rope_factor, f, ROPE_KEY("factor")
+                             "|rope.scaling.factor", err)
+        || !qkv_facts_number(&c->rope_low, f, ROPE_KEY("low_freq_factor"), err)
+        || !qkv_facts_number(&c->rope_high, f, ROPE_KEY("high_freq_factor"),
+                             err)
+        || !qkv_facts_number(&c->rope_original, f,
+                             ROPE_KEY("original_max_position_embeddings"),
+                             err))
+        return false;
+    c->rotary_dim = dim >= 0 ? dim : (int64_t)((double)c->d_head * share);
+    if (c->rotary_dim < 0 || c->rotary_dim > c->d_head
+        || c->rotary_dim % 2 != 0)
+        return qkv_fail(err, QKV_EFORMAT, "%s: %lld rotary dimensions of %lld, "
+                        "an even number was expected", f->source,
+                        (long long)c->rotary_dim, (long long)c->d_head);
+    if (!(c->rotary_base > 0) || !(c->rope_factor > 0)
+        || !(c->rope_original > 0) || !(c->rope_high > c->rope_low))
+        return qkv_fail(err, QKV_EFORMAT, "%s: rotary base %g, factor %g and "
+                        "bands %g to %g of %g must be positive and rising",
+                        f->source, c->rotary_base, c->rope_factor, c->rope_low,
+                        c->rope_high, c->rope_original);
+    if (strcmp(type, "default") == 0 || strcmp(type, "none") == 0)
+        c->rope_type = QKV_ROPE_DEFAULT;
+    else if (strcmp(type, "linear") == 0)
+        c->rope_type = QKV_ROPE_LINEAR;
+    else if (strcmp(type, "llama3") == 0)
+        c->rope_type = QKV_ROPE_LLAMA3;
+    else
+        return qkv_fail(err, QKV_EUNSUPPORTED, "%s: rope scaling '%s' is not "
+                        "one of default, linear, llama3", f->source, type);
+    return true;
+}
+
+/* Does the file say otherwise than the family's "name=value" pairs? */
+static bool check_musts(const char *musts, const qkv_facts *f, qkv_error *err)
+{
+    while (*musts != '\0') {
+        char name[64], value[64], said[64];
+        int used = 0;
+        if (sscanf(musts, "%63[^=]=%63s%n", name, value, &used) != 2)
+            return qkv_fail(err, QKV_EINVAL, "family table: '%s'", musts);
+        musts += used + (musts[used] == ' ');
+        const qkv_fact *fact = qkv_facts_find(f, name);
+        if (fact == NULL)
+            continue;
+        if (fact->kind == QKV_FACT_STRING)
+            snprintf(said, sizeof said, "%s", fact->string);
+        else if (fact->kind == QKV_FACT_BOOLEAN)
+            snprintf(said, sizeof said, "%s", fact->number != 0 ? "true"
+                     : "false");
+        else
+            snprintf(said, sizeof said, "%g", fact->number);
+        if (strcmp(said, value) != 0)
+            return qkv_fail(err, QKV_EUNSUPPORTED, "%s: %s is %s, only %s is "
+                            "supported", f->source, name, said, value);
+    }
+    return true;
+}
+
+bool qkv_config_read(qkv_config *c, const qkv_family *family,
+                     const qkv_facts *f, qkv_error *err)
+{
+    *c = (qkv_config){
+        .norm = family->norm, .layout = family->layout, .head = family->head,
+        .causal = family->causal, .gated = family->gated,
+        .learned_positions = family->learned_positions,
+        .embed_norm = family->embed_norm, .final_norm = family->final_norm,
+        .tied = family->tied, .eps = family->eps,
+    };
+    snprintf(c->family, sizeof c->family, "%.*s",
+             (int)strcspn(family->name, "|"), family->name);
+    bool scale_weights = true;
+    if (!check_musts(family->must, f, err) || !read_sizes(c, f, err)
+        || !read_activation(c, family, f, err)
+        || !qkv_facts_number(&c->eps, f, EPS_KEYS, err)
+        || !qkv_facts_boolean(&c->tied, f, "tie_word_embeddings", err)
+        || !qkv_facts_boolean(&scale_weights, f, "scale_attn_weights", err)
+        || !qkv_facts_boolean(&c->scale_by_layer, f,
+                              "scale_attn_by_inverse_layer_idx", err)
+        || (family->rotary && !read_rotary(c, f, err)))
+        return false;
+    if (!family->token_types)
+        c->n_types = 0;
+    if (!(c->eps >= 0) || c->eps > 1)
+        return qkv_fail(err, QKV_EFORMAT, "%s: epsilon %g, 0 to 1 was "
+                        "expected", f->source, c->eps);
+    c->attn_scale = scale_weights ? 1 / sqrt((double)c->d_head) : 1;
+    return true;
+}
+
+void qkv_config_rotary(float *freq, const qkv_config *c, const float *divisors)
+{
+    const double pi2 = 6.283185307179586;
+    for (int64_t i = 0; i < c->rotary_dim / 2; i++) {
+        double w = pow(c->rotary_base,
+                       -2.0 * (double)i / (double)c->rotary_dim);
+        if (divisors != NULL)
+            w /= (double)divisors[i];
+        if (c->rope_type == QKV_ROPE_LINEAR) {
+            w /= c->rope_factor;
+        } else if (c->rope_type == QKV_ROPE_LLAMA3) {
+            /* turns within the original context: few are slowed down by the
+             * factor, many are kept, a smooth mix between */
+            const double turns = c->rope_original * w / pi2;
+            double mix = (turns - c->rope_low) / (c->rope_high - c->rope_low);
+            mix = mix < 0 ? 0 : mix > 1 ? 1 : mix;
+            w *= mix + (1 - mix) / c->rope_factor;
+        }
+        freq[i] = (float)w;
+    }
+}

@@ -1,0 +1,81 @@
+/*
+ * hyper.h - a stack's configuration: sizes, and facts of computing
+ *
+ * Everything that the forward needs to know about an architecture, read at
+ * load from the family's row (family.h) and the file's facts (facts.h). The
+ * forward never sees a family. (The file is not called config.h, which is
+ * autoconf's.)
+ */
+#ifndef QKV_HYPER_H
+#define QKV_HYPER_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/facts.h"
+
+typedef enum qkv_norm_kind {
+    QKV_NORM_LAYER,             /* (x - mean) / sqrt(var + eps) g + b */
+    QKV_NORM_RMS                /* x / sqrt(mean square + eps) g */
+} qkv_norm_kind;
+
+typedef enum qkv_layout {
+    QKV_PRE_NORM,               /* x + attn(ln1 x), then + mlp(ln2 .) */
+    QKV_POST_NORM               /* ln1(x + attn x), then ln2(. + mlp .) */
+} qkv_layout;
+
+typedef enum qkv_head_kind {
+    QKV_HEAD_UNEMBED,           /* final norm, then the unembedding */
+    QKV_HEAD_MASKED             /* dense, activation, norm, unembedding + bias */
+} qkv_head_kind;
+
+typedef enum qkv_activation {
+#define QKV_ACTIVATION(id, kernel, names) QKV_ACT_##id,
+#include "model/activation.def"
+#undef QKV_ACTIVATION
+    QKV_N_ACTIVATIONS
+} qkv_activation;
+
+typedef struct qkv_config {
+    char family[24];            /* for printing only */
+    int64_t n_layers, n_heads, n_kv_heads;
+    int64_t d_model, d_head, d_mlp, d_vocab;
+    int64_t n_ctx;              /* positions the model was made for */
+    int64_t n_types;            /* token types; 0: none */
+    qkv_norm_kind norm;
+    double eps;
+    qkv_layout layout;
+    qkv_head_kind head;
+    qkv_activation activation;
+    bool gated;
+    bool causal;
+    bool learned_positions;     /* a table of n_ctx rows, added */
+    bool embed_norm;            /* a norm over the summed embeddings */
+    bool final_norm;
+    bool tied;                  /* the unembedding is the embedding */
+    double attn_scale;          /* scores = attn_scale q.k */
+    bool scale_by_layer;        /* ... / (layer + 1) */
+    /* Rotary: the first rotary_dim dimensions of a head turn, i with
+     * i + rotary_dim / 2, by pos * rotary_freq[i]. 0: none. */
+    int64_t rotary_dim;
+    double rotary_base;
+    enum { QKV_ROPE_DEFAULT, QKV_ROPE_LINEAR, QKV_ROPE_LLAMA3 } rope_type;
+    double rope_factor, rope_low, rope_high, rope_original;
+} qkv_config;
+
+struct qkv_family;
+
+/* Fill c from a family's row and a file's facts; sizes are checked against
+ * each other. What the file asks for and we have not built is EUNSUPPORTED,
+ * naming it. d_vocab may stay 0: the embedding's shape tells. */
+bool qkv_config_read(qkv_config *c, const struct qkv_family *family,
+                     const qkv_facts *f, qkv_error *err);
+
+/* freq [rotary_dim / 2]: radians a position. divisors [rotary_dim / 2] (a
+ * GGUF's rope_freqs; NULL: none) divide them. Su et al., arXiv:2104.09864;
+ * llama3's bands as in Hugging Face's modeling_rope_utils. */
+void qkv_config_rotary(float *freq, const qkv_config *c,
+                       const float *divisors);
+
+const char *qkv_activation_name(qkv_activation a);
+
+#endif

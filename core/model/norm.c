@@ -1,0 +1,107 @@
+/*
+ * norm.c - norms, activations, the masked head: see norm.h
+ */
+#include "config.h"
+
+#include "model/norm.h"
+
+#include <math.h>
+
+#include "base/alloc.h"
+#include "base/parallel.h"
+#include "tensor/kernel.h"
+
+enum { CHUNK = 32 };            /* rows handed out at once */
+
+typedef struct work {
+    float *out;
+    const float *x, *scale, *gain, *bias;
+    int64_t d;
+    double eps;
+    bool centred;
+} work;
+
+static void scale_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const work *w = context;
+    const qkv_kernels *kernel = qkv_kernel();
+    for (int64_t row = begin; row < end; row++) {
+        const float *x = w->x + row * w->d;
+        const double mean = w->centred
+            ? kernel->sum(x, w->d) / (double)w->d : 0;
+        w->out[row] = (float)sqrt(kernel->sum_squares(x, mean, w->d)
+                                  / (double)w->d + w->eps);
+    }
+}
+
+void qkv_norm_scale(float *scale, const float *x, int64_t rows,
+                    const qkv_config *c)
+{
+    work w = {.out = scale, .x = x, .d = c->d_model, .eps = c->eps,
+              .centred = c->norm == QKV_NORM_LAYER};
+    qkv_parallel(rows, CHUNK, scale_body, &w);
+}
+
+static void apply_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    (void)thread;
+    const work *w = context;
+    const qkv_kernels *kernel = qkv_kernel();
+    for (int64_t row = begin; row < end; row++) {
+        const float *x = w->x + row * w->d;
+        const double mean = w->centred
+            ? kernel->sum(x, w->d) / (double)w->d : 0;
+        kernel->normalise(w->out + row * w->d, x, (float)mean,
+                          1 / w->scale[row], w->gain, w->bias, w->d);
+    }
+}
+
+static const float *data_or_null(const qkv_tensor *t)
+{
+    return t != NULL ? qkv_tensor_data(t) : NULL;
+}
+
+void qkv_norm_apply(float *out, const float *x, const float *scale,
+                    int64_t rows, const qkv_norm *n, const qkv_config *c)
+{
+    work w = {.out = out, .x = x, .scale = scale, .d = c->d_model,
+              .gain = data_or_null(n->gain), .bias = data_or_null(n->bias),
+              .centred = c->norm == QKV_NORM_LAYER};
+    qkv_parallel(rows, CHUNK, apply_body, &w);
+}
+
+void qkv_activate(float *out, const float *x, qkv_activation f, int64_t n)
+{
+    const qkv_kernels *kernel = qkv_kernel();
+    switch (f) {
+#define QKV_ACTIVATION(id, fn, names) \
+    case QKV_ACT_##id: \
+        kernel->fn(out, x, n); \
+        break;
+#include "model/activation.def"
+#undef QKV_ACTIVATION
+    case QKV_N_ACTIVATIONS:
+        break;
+    }
+}
+
+bool qkv_masked_head(float *out, const float *x, int64_t rows,
+                     const qkv_stack *s, qkv_error *err)
+{
+    const qkv_config *c = &s->config;
+    const int64_t d = c->d_model;
+    float *y = qkv_alloc((size_t)(rows * (d + 1)) * sizeof *y, err);
+    if (y == NULL)
+        return false;
+    const bool done = qkv_product(y, d, x, d, rows, &s->mlm_dense.w,
+                                  data_or_null(s->mlm_dense.bias), err);
+    if (done) {
+        float *scale = y + rows * d;
+        qkv_activate(y, y, c->activation, rows * d);
+        qkv_norm_scale(scale, y, rows, c);
+        qkv_norm_apply(out, y, scale, rows, &s->mlm_norm, c);
+    }
+    qkv_free(y);
+    return done;
+}

@@ -1,8 +1,9 @@
 /*
  * bpe.c - byte-level byte-pair encoding: see bpe.h
  *
- * Merges live in one hash from a pair of ids to {rank, id of the whole}. A
- * word of up to SHORT bytes, as almost all are, is merged in two arrays on the
+ * Merges lie in rank order, each a pair of ids and the id of the whole; a hash
+ * of words (rank + 1 in 24 bits, 8 bits of the hash) finds a pair's rank, and
+ * that a pair has none, mostly from one word. A text word of up to SHORT bytes, as almost all are, is merged in two arrays on the
  * stack: find the lowest rank, merge, look its two neighbours up again. A
  * longer one (a run of blanks, a DNA sequence) is a linked list with a heap,
  * n log n. Words of up to WORD_BYTES are remembered, since texts repeat
@@ -20,37 +21,31 @@
 
 enum {
     SHORT = 48,                 /* bytes of a word merged on the stack */
-    WORD_BYTES = 31,            /* of a word in the cache */
+    WORD_BYTES = 32,            /* of a word in the cache */
     WORD_IDS = 7,
-    CACHE_BITS = 13             /* 8192 words, 512 KB */
+    CACHE_BITS = 13,            /* 8192 words, 512 KB */
+    FEW_WORDS = 2000            /* before there is a cache */
 };
 #define NO_RANK UINT32_MAX
 
-typedef struct merge {
-    uint32_t left, right;       /* ids + 1; left 0: an empty slot */
-    uint32_t rank;
-    int32_t id;                 /* what the pair becomes */
+typedef struct merge {          /* left -1: of characters that are no bytes */
+    int32_t left, right, whole;
 } merge;
 
 typedef struct word {           /* 64 bytes */
-    unsigned char key[WORD_BYTES + 1];  /* its length, its bytes, zeros */
-    int32_t count;
+    uint64_t key[4];            /* its bytes, as word_key lays them */
+    uint16_t bytes, count;      /* bytes 0: an empty line */
     int32_t ids[WORD_IDS];
 } word;
 
-/* A merge as it was read: bytes [start, start + left) and the `right` bytes
- * after them of the text below. */
-typedef struct unread {
-    uint32_t start, left, right;
-} unread;
-
 struct qkv_bpe {
-    qkv_text text;
-    unread *unread;             /* in rank order */
-    int64_t n_merges, room;
-    merge *table;               /* [mask + 1]; NULL: not prepared */
+    qkv_text unread;            /* merges as bpe.h says, not looked up yet */
+    int64_t n_merges;
+    merge *merges;              /* [n_merges], by rank */
+    uint32_t *slots;            /* [mask + 1] */
     size_t mask;
-    word *cache;
+    word *cache;                /* NULL until texts get long */
+    int n_words;                /* seen before that */
     int32_t byte_id[256];       /* -1: no such token */
     int32_t unknown;            /* -1: none */
     bool fuse, ignore_merges, ready;
@@ -71,44 +66,35 @@ static void bpe_free(void *state)
     qkv_bpe *b = state;
     if (b == NULL)
         return;
-    qkv_text_free(&b->text);
-    qkv_free(b->unread);
-    qkv_free(b->table);
+    qkv_text_free(&b->unread);
+    qkv_free(b->merges);
+    qkv_free(b->slots);
     qkv_free(b->cache);
     qkv_free(b);
 }
 
-bool qkv_bpe_reserve(qkv_bpe *b, int64_t merges, qkv_error *err)
+bool qkv_bpe_put_merges(qkv_bpe *b, int64_t count, const void *block,
+                        size_t bytes, qkv_error *err)
 {
-    if (merges <= b->room)
-        return true;
-    if (merges > QKV_MOST_IDS)
+    if (count > QKV_MOST_IDS - b->n_merges)
         return qkv_fail(err, QKV_EFORMAT,
-                        "a list of %lld merges, at most %d are expected",
-                        (long long)merges, QKV_MOST_IDS);
-    unread *list = qkv_realloc(b->unread, (size_t)merges * sizeof *list, err);
-    if (list == NULL)
-        return false;
-    b->unread = list;
-    b->room = merges;
-    return true;
+                        "%lld merges, at most %d are expected",
+                        (long long)count, QKV_MOST_IDS);
+    b->n_merges += count;
+    return qkv_text_put(&b->unread, block, bytes, err);
 }
 
 bool qkv_bpe_put_merge(qkv_bpe *b, qkv_slice left, qkv_slice right,
                        qkv_error *err)
 {
-    if (b->n_merges == b->room
-        && !qkv_bpe_reserve(b, b->room + b->room / 2 + 1024, err))
-        return false;
-    const size_t start = b->text.bytes;
-    if (start > UINT32_MAX || left.bytes > UINT32_MAX - start
-        || right.bytes > UINT32_MAX - start - left.bytes)
-        return qkv_fail(err, QKV_EFORMAT, "the merges' text exceeds 4 GB");
-    b->unread[b->n_merges] = (unread){(uint32_t)start, (uint32_t)left.bytes,
-                                      (uint32_t)right.bytes};
-    b->n_merges++;
-    return qkv_text_put(&b->text, left.data, left.bytes, err)
-        && qkv_text_put(&b->text, right.data, right.bytes, err);
+    const uint64_t bytes = (uint64_t)left.bytes + right.bytes + 1;
+    char length[8];
+    for (int i = 0; i < 8; i++)
+        length[i] = (char)(bytes >> (8 * i) & 0xFF);
+    return qkv_bpe_put_merges(b, 1, length, sizeof length, err)
+        && qkv_text_put(&b->unread, left.data, left.bytes, err)
+        && qkv_text_put(&b->unread, " ", 1, err)
+        && qkv_text_put(&b->unread, right.data, right.bytes, err);
 }
 
 void qkv_bpe_ignore_merges(qkv_bpe *b)
@@ -125,81 +111,109 @@ void qkv_bpe_unknown(qkv_bpe *b, int32_t id, bool fuse)
 /* ---- the table of merges ---- */
 
 /* The slot of a pair, or the empty one where it belongs. */
-static merge *slot_of(const qkv_bpe *b, uint32_t left, uint32_t right)
+static inline uint32_t *slot_of(const qkv_bpe *b, int32_t left, int32_t right,
+                                uint32_t *tag)
 {
-    const uint64_t h = ((uint64_t)left << 32 | right)
+    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right)
         * UINT64_C(0x9E3779B97F4A7C15);
-    for (size_t i = (size_t)(h >> 32 ^ h >> 15) & b->mask; ;
-         i = (i + 1) & b->mask) {
-        merge *m = &b->table[i];
-        if (m->left == 0 || (m->left == left && m->right == right))
-            return m;
+    h = (h ^ h >> 32) * UINT64_C(0xD6E8FEB86659FD93);
+    *tag = (uint32_t)(h & 0xFF000000u);
+    for (size_t i = (size_t)(h >> 32) & b->mask; ; i = (i + 1) & b->mask) {
+        const uint32_t slot = b->slots[i];
+        if (slot == 0)
+            return &b->slots[i];
+        const merge *m = &b->merges[(slot & 0xFFFFFF) - 1];
+        if ((slot & 0xFF000000u) == *tag && m->left == left
+            && m->right == right)
+            return &b->slots[i];
     }
 }
 
-/* What two neighbours become, and its rank; NO_RANK: they stay two. */
-static uint32_t rank_of(const qkv_bpe *b, int32_t left, int32_t right,
-                        int32_t *id)
+/* The rank of two neighbours; NO_RANK: they stay two. */
+static inline uint32_t rank_of(const qkv_bpe *b, int32_t left, int32_t right)
 {
-    const merge *m = slot_of(b, (uint32_t)left + 1, (uint32_t)right + 1);
-    *id = m->id;
-    return m->left == 0 ? NO_RANK : m->rank;
+    uint32_t tag;
+    return (*slot_of(b, left, right, &tag) & 0xFFFFFF) - 1;
 }
 
-static bool no_such(const qkv_bpe *b, int64_t rank, const char *part,
-                    qkv_error *err)
+/* "left right"; a left part may begin with a blank itself. NULL: one part. */
+static const char *gap_of(qkv_slice m)
 {
-    const unread *u = &b->unread[rank];
-    const char *text = b->text.data + u->start;
-    const int left = u->left < 60 ? (int)u->left : 60;
-    const int right = u->right < 60 ? (int)u->right : 60;
-    return qkv_fail(err, QKV_EFORMAT, "merge %lld \"%.*s %.*s\": %s is no "
-                    "token of the vocabulary", (long long)rank, left, text,
-                    right, text + u->left, part);
+    return m.bytes < 2 ? NULL : memchr(m.data + 1, ' ', m.bytes - 1);
 }
 
-/* Looks up what merge `rank` names. A merge of characters that stand for no
- * byte can never be met in a text and is passed over. */
+/* The next merge of the unread; *at moves on. */
+static qkv_slice next_merge(const char **at)
+{
+    uint64_t bytes = 0;
+    for (int i = 7; i >= 0; i--)
+        bytes = bytes << 8 | (unsigned char)(*at)[i];
+    const qkv_slice m = {*at + 8, (size_t)bytes};
+    *at += 8 + m.bytes;
+    return m;
+}
+
+static bool bad_merge(int64_t rank, qkv_slice m, const char *why,
+                      qkv_error *err)
+{
+    return qkv_fail(err, QKV_EFORMAT, "merge %lld \"%.*s\": %s",
+                    (long long)rank, (int)(m.bytes < 80 ? m.bytes : 80),
+                    m.data, why);
+}
+
+/* The id of a merge's whole: mostly the one after the last merge's. */
+static int32_t find_whole(const qkv_vocab *v, qkv_slice whole, int32_t guess)
+{
+    if (guess < v->size && v->flags[guess] == QKV_PIECE_THERE) {
+        const qkv_slice piece = qkv_vocab_piece(v, guess);
+        if (piece.bytes == whole.bytes
+            && memcmp(piece.data, whole.data, whole.bytes) == 0)
+            return guess;
+    }
+    return qkv_vocab_find(v, whole);
+}
+
+/* Looks up what a merge names; raw has room for its bytes; *id is that of the
+ * last whole. A merge of characters that stand for no byte is passed over: no
+ * text has them. */
 static bool read_merge(qkv_bpe *b, const qkv_vocab *v, int64_t rank,
-                       qkv_text *raw, qkv_error *err)
+                       qkv_slice m, char *raw, int32_t *id, qkv_error *err)
 {
-    const unread *u = &b->unread[rank];
-    const char *text = b->text.data + u->start;
-    bool readable;
-    raw->bytes = 0;
-    if (!qkv_byte_level_read(raw, &readable, (qkv_slice){text, u->left}, err))
-        return false;
-    const size_t left_bytes = raw->bytes;
-    if (!readable)
+    const char *gap = gap_of(m);
+    size_t n, more;
+    b->merges[rank].left = -1;
+    if (gap == NULL)
+        return bad_merge(rank, m, "two parts with a blank between them are "
+                         "expected", err);
+    const size_t first = (size_t)(gap - m.data);
+    if (!qkv_byte_level_read(raw, &n, (qkv_slice){m.data, first})
+        || !qkv_byte_level_read(raw + n, &more, (qkv_slice){
+               gap + 1, m.bytes - first - 1}))
         return true;
-    if (!qkv_byte_level_read(raw, &readable,
-                             (qkv_slice){text + u->left, u->right}, err))
-        return false;
-    if (!readable)
-        return true;
-    const qkv_slice whole = {raw->data, raw->bytes};
-    const int32_t id = qkv_vocab_find(v, whole);
-    const int32_t left =
-        qkv_vocab_find(v, (qkv_slice){raw->data, left_bytes});
-    const int32_t right =
-        qkv_vocab_find(v, (qkv_slice){raw->data + left_bytes,
-                                      raw->bytes - left_bytes});
-    if (left < 0 || right < 0 || id < 0)
-        return no_such(b, rank, left < 0 ? "the first part"
-                       : right < 0 ? "the second part" : "the whole", err);
-    merge *m = slot_of(b, (uint32_t)left + 1, (uint32_t)right + 1);
-    *m = (merge){(uint32_t)left + 1, (uint32_t)right + 1, (uint32_t)rank, id};
+    const int32_t left = qkv_vocab_find(v, (qkv_slice){raw, n});
+    const int32_t right = qkv_vocab_find(v, (qkv_slice){raw + n, more});
+    *id = find_whole(v, (qkv_slice){raw, n + more}, *id + 1);
+    if (left < 0 || right < 0 || *id < 0)
+        return bad_merge(rank, m, left < 0 ? "the first part is no token"
+                         : right < 0 ? "the second part is no token"
+                         : "the whole is no token", err);
+    uint32_t tag, *slot = slot_of(b, left, right, &tag);
+    b->merges[rank] = (merge){left, right, *id};
+    *slot = tag | (uint32_t)(rank + 1);     /* of doubles the last counts */
     return true;
 }
 
 static bool read_merges(qkv_bpe *b, const qkv_vocab *v, qkv_error *err)
 {
-    qkv_text raw = {0};
-    bool done = true;
+    /* No merge is longer than all of them. */
+    char *raw = qkv_alloc(b->unread.bytes, err);
+    bool done = raw != NULL;
+    const char *at = b->unread.data;
+    int32_t id = 0;
     for (int64_t rank = 0; done && rank < b->n_merges; rank++)
-        done = read_merge(b, v, rank, &raw, err)
+        done = read_merge(b, v, rank, next_merge(&at), raw, &id, err)
             && ((rank & 0xFFFF) != 0xFFFF || qkv_check(err));
-    qkv_text_free(&raw);
+    qkv_free(raw);
     return done;
 }
 
@@ -217,17 +231,16 @@ static bool bpe_prepare(void *state, qkv_vocab *v, qkv_error *err)
     size_t room = 16;
     while (room < 2 * (size_t)b->n_merges)
         room *= 2;
-    qkv_free(b->table);         /* of a preparation that broke off */
-    qkv_free(b->cache);
-    b->cache = qkv_alloc_zero((size_t)1 << CACHE_BITS, sizeof *b->cache, err);
-    b->table = b->cache == NULL ? NULL
-        : qkv_alloc_zero(room, sizeof *b->table, err);
     b->mask = room - 1;
-    if (b->table == NULL || !read_merges(b, v, err))
+    qkv_free(b->merges);        /* of a preparation that broke off */
+    qkv_free(b->slots);
+    b->slots = NULL;
+    b->merges = qkv_alloc((size_t)b->n_merges * sizeof *b->merges, err);
+    if (b->merges != NULL)
+        b->slots = qkv_alloc_zero(room, sizeof *b->slots, err);
+    if (b->slots == NULL || !read_merges(b, v, err))
         return false;
-    qkv_free(b->unread);
-    qkv_text_free(&b->text);
-    b->unread = NULL;
+    qkv_text_free(&b->unread);
     b->ready = true;
     return true;
 }
@@ -238,26 +251,24 @@ static bool bpe_prepare(void *state, qkv_vocab *v, qkv_error *err)
 static int merge_short(const qkv_bpe *b, int32_t *ids, int n)
 {
     uint32_t rank[SHORT];       /* of ids[i] with ids[i + 1] */
-    int32_t whole[SHORT];       /* what they become */
     for (int i = 0; i + 1 < n; i++)
-        rank[i] = rank_of(b, ids[i], ids[i + 1], &whole[i]);
+        rank[i] = rank_of(b, ids[i], ids[i + 1]);
     while (n > 1) {
         int best = 0;
         for (int i = 1; i + 1 < n; i++)
             best = rank[i] < rank[best] ? i : best;
         if (rank[best] == NO_RANK)
             break;
-        ids[best] = whole[best];
+        ids[best] = b->merges[rank[best]].whole;
         n--;
-        const size_t after = (size_t)(n - best - 1);
-        memmove(ids + best + 1, ids + best + 2, after * sizeof *ids);
-        memmove(rank + best, rank + best + 1, after * sizeof *rank);
-        memmove(whole + best, whole + best + 1, after * sizeof *whole);
+        for (int i = best + 1; i < n; i++) {
+            ids[i] = ids[i + 1];
+            rank[i - 1] = rank[i];
+        }
         if (best > 0)
-            rank[best - 1] = rank_of(b, ids[best - 1], ids[best],
-                                     &whole[best - 1]);
+            rank[best - 1] = rank_of(b, ids[best - 1], ids[best]);
         if (best + 1 < n)
-            rank[best] = rank_of(b, ids[best], ids[best + 1], &whole[best]);
+            rank[best] = rank_of(b, ids[best], ids[best + 1]);
     }
     return n;
 }
@@ -290,7 +301,7 @@ static uint64_t pop(uint64_t *heap, size_t *n)
 }
 
 typedef struct symbol {         /* of a long word */
-    int32_t id, whole;          /* whole: what it and the next become */
+    int32_t id;
     int32_t previous, next;     /* -1: none */
     uint32_t rank;              /* NO_RANK: no merge, or merged away */
 } symbol;
@@ -301,7 +312,7 @@ static void rank_symbol(const qkv_bpe *b, symbol *s, int32_t i,
     if (i < 0)
         return;
     s[i].rank = s[i].next < 0 ? NO_RANK
-        : rank_of(b, s[i].id, s[s[i].next].id, &s[i].whole);
+        : rank_of(b, s[i].id, s[s[i].next].id);
     if (s[i].rank != NO_RANK)
         push(heap, n_heap, (uint64_t)s[i].rank << 32 | (uint32_t)i);
 }
@@ -320,7 +331,7 @@ static bool merge_linked(const qkv_bpe *b, symbol *s, int32_t n,
         if (s[i].rank != (uint32_t)(top >> 32))
             continue;           /* it has changed since */
         const int32_t gone = s[i].next;
-        s[i].id = s[i].whole;
+        s[i].id = b->merges[s[i].rank].whole;
         s[i].next = s[gone].next;
         s[gone].rank = NO_RANK;
         if (s[i].next >= 0)
@@ -344,8 +355,7 @@ static bool merge_long(const qkv_bpe *b, int32_t *ids, int64_t *n,
     bool done = heap != NULL;
     if (done) {
         for (int32_t i = 0; i < *n; i++)
-            s[i] = (symbol){ids[i], -1, i - 1, i + 1 < *n ? i + 1 : -1,
-                            NO_RANK};
+            s[i] = (symbol){ids[i], i - 1, i + 1 < *n ? i + 1 : -1, NO_RANK};
         done = merge_linked(b, s, (int32_t)*n, heap, err);
     }
     if (done) {
@@ -396,35 +406,85 @@ static bool encode_word(qkv_tokens *out, const qkv_bpe *b, qkv_slice w,
     return true;
 }
 
+static inline uint64_t load(const char *p)
+{
+    uint64_t w;
+    memcpy(&w, p, sizeof w);
+    return w;
+}
+
+/* key = the word's bytes, in loads that overlap: with its length they tell it
+ * from all others. 0 < bytes <= WORD_BYTES. */
+static inline void word_key(uint64_t key[4], qkv_slice w)
+{
+    const char *p = w.data, *end = w.data + w.bytes;
+    key[0] = key[1] = key[2] = key[3] = 0;
+    if (w.bytes >= 8) {
+        key[0] = load(p);
+        key[1] = load(end - 8);
+        if (w.bytes > 16) {
+            key[2] = load(p + 8);
+            key[3] = load(end - 16);
+        }
+    } else if (w.bytes >= 4) {
+        uint32_t first, last;
+        memcpy(&first, p, 4);
+        memcpy(&last, end - 4, 4);
+        key[0] = first | (uint64_t)last << 32;
+    } else {
+        key[0] = (unsigned char)p[0]
+            | (uint64_t)(unsigned char)p[w.bytes / 2] << 8
+            | (uint64_t)(unsigned char)end[-1] << 16;
+    }
+}
+
+static inline word *line_of(const qkv_bpe *b, const uint64_t key[4],
+                            size_t bytes)
+{
+    const uint64_t k = UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t h = (key[0] ^ bytes << 56) * k;
+    h = (h ^ h >> 32 ^ key[1] ^ key[2] * 31 ^ key[3] * 961) * k;
+    h ^= h >> 32;
+    return &b->cache[h * k >> (64 - CACHE_BITS)];
+}
+
 static bool encode_cached(qkv_tokens *out, qkv_bpe *b, qkv_slice w,
                           qkv_error *err)
 {
-    unsigned char key[WORD_BYTES + 1] = {0};
-    uint64_t part[sizeof key / 8];
-    key[0] = (unsigned char)w.bytes;
-    memcpy(key + 1, w.data, w.bytes);
-    memcpy(part, key, sizeof key);
-    uint64_t h = part[0] * UINT64_C(0x9E3779B97F4A7C15);
-    for (size_t i = 1; i < sizeof part / sizeof *part; i++)
-        h = (h ^ h >> 32 ^ part[i]) * UINT64_C(0x9E3779B97F4A7C15);
-    word *slot = &b->cache[h >> (64 - CACHE_BITS)];
-    if (memcmp(slot->key, key, sizeof key) == 0) {
-        if (!qkv_tokens_reserve(out, slot->count, err))
-            return false;
-        for (int32_t i = 0; i < slot->count; i++)
-            out->ids[out->count++] = slot->ids[i];
+    uint64_t key[4];
+    word_key(key, w);
+    word *line = line_of(b, key, w.bytes);
+    if (!qkv_tokens_reserve(out, WORD_BYTES, err))
+        return false;
+    int32_t *ids = out->ids + out->count;
+    if (line->bytes == w.bytes && line->key[0] == key[0]
+        && line->key[1] == key[1] && line->key[2] == key[2]
+        && line->key[3] == key[3]) {
+        memcpy(ids, line->ids, sizeof line->ids);   /* of which count count */
+        out->count += line->count;
         return true;
     }
-    const int64_t before = out->count;
     if (!encode_word(out, b, w, err))
         return false;
-    const int64_t n = out->count - before;
+    const int64_t n = out->ids + out->count - ids;
     if (n <= WORD_IDS) {
-        memcpy(slot->key, key, sizeof key);
-        slot->count = (int32_t)n;
-        memcpy(slot->ids, out->ids + before, (size_t)n * sizeof *slot->ids);
+        memcpy(line->key, key, sizeof key);
+        memcpy(line->ids, ids, (size_t)n * sizeof *ids);
+        line->bytes = (uint16_t)w.bytes;
+        line->count = (uint16_t)n;
     }
     return true;
+}
+
+/* The cache comes with the FEW_WORDS-th word: a prompt does not need it. */
+static bool have_cache(qkv_bpe *b)
+{
+    qkv_error unused;           /* without it words are merged again */
+    if (b->cache == NULL && b->n_words < FEW_WORDS
+        && ++b->n_words == FEW_WORDS)
+        b->cache = qkv_alloc_zero((size_t)1 << CACHE_BITS, sizeof *b->cache,
+                                  &unused);
+    return b->cache != NULL;
 }
 
 static bool bpe_encode(qkv_tokens *out, void *state, const qkv_vocab *v,
@@ -436,8 +496,8 @@ static bool bpe_encode(qkv_tokens *out, void *state, const qkv_vocab *v,
         if (id >= 0)
             return qkv_tokens_put(out, id, err);
     }
-    return w.bytes <= WORD_BYTES ? encode_cached(out, b, w, err)
-        : encode_word(out, b, w, err);
+    return w.bytes <= WORD_BYTES && have_cache(b)
+        ? encode_cached(out, b, w, err) : encode_word(out, b, w, err);
 }
 
 static bool bpe_decode(qkv_text *out, const void *state, const qkv_vocab *v,

@@ -14,11 +14,14 @@
 typedef struct qkv_bpe qkv_bpe;
 
 qkv_bpe *qkv_bpe_new(qkv_error *err);
-/* The next merge, in rank order, as the file writes it (bytes as characters:
- * unicode.h). Copied; what it names is looked up when a word first comes. */
+/* Merges in rank order, their parts as files write them (bytes as characters:
+ * unicode.h). Copied; what they name is looked up when a text first comes.
+ * A block is a GGUF list of strings: for each merge its length, a
+ * little-endian uint64_t, and "left right". */
+bool qkv_bpe_put_merges(qkv_bpe *b, int64_t count, const void *block,
+                        size_t bytes, qkv_error *err);
 bool qkv_bpe_put_merge(qkv_bpe *b, qkv_slice left, qkv_slice right,
                        qkv_error *err);
-bool qkv_bpe_reserve(qkv_bpe *b, int64_t merges, qkv_error *err);
 /* A word that is a piece is that token, whatever the merges say. */
 void qkv_bpe_ignore_merges(qkv_bpe *b);
 /* For bytes without a token; fuse: neighbours become one. */

@@ -20,7 +20,6 @@
 
 #include "text/bpe.h"
 #include "text/tokenizer_impl.h"
-#include "text/unicode.h"
 
 /* ---- splits by name ---- */
 
@@ -114,21 +113,21 @@ static bool read_split(qkv_tokenizer *t, bool *add_bos, const qkv_gguf *g,
 enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4 };
 
 static bool put_piece(qkv_tokenizer *t, int64_t id, qkv_slice piece, int type,
-                      qkv_text *raw, qkv_error *err)
+                      qkv_error *err)
 {
-    if (type >= UNKNOWN && type <= USER_DEFINED) {
-        const qkv_special what = {.id = (int32_t)id};
-        return qkv_tokenizer_add(t, piece, what, type != USER_DEFINED, false,
-                                 err);
-    }
-    bool readable;
-    raw->bytes = 0;
-    if (!qkv_byte_level_read(raw, &readable, piece, err))
-        return false;
-    if (!readable)              /* no text becomes it; it decodes as written */
-        return qkv_vocab_put(t->vocab, id, piece, QKV_PIECE_HIDDEN, err);
-    return qkv_vocab_put(t->vocab, id, (qkv_slice){raw->data, raw->bytes}, 0,
-                         err);
+    if (type < UNKNOWN || type > USER_DEFINED)
+        return qkv_vocab_put_byte_level(t->vocab, id, piece, err);
+    const qkv_special what = {.id = (int32_t)id};
+    return qkv_tokenizer_add(t, piece, what, type != USER_DEFINED, false, err);
+}
+
+/* The bytes that a list of strings takes in the file: its text at most. */
+static size_t list_bytes(qkv_gguf_array list)
+{
+    const unsigned char *begin = list.at;
+    for (int64_t i = 0; i < list.count; i++)
+        qkv_gguf_next_string(&list);
+    return (size_t)(list.at - begin);
 }
 
 static bool strings_of(qkv_gguf_array *out, const qkv_gguf *g,
@@ -146,7 +145,8 @@ static bool read_pieces(qkv_tokenizer *t, const qkv_gguf *g, qkv_error *err)
     static const char types_key[] = "tokenizer.ggml.token_type";
     qkv_gguf_array tokens, types = {0};
     if (!strings_of(&tokens, g, "tokenizer.ggml.tokens", err)
-        || !qkv_vocab_reserve(t->vocab, tokens.count, err))
+        || !qkv_vocab_reserve(t->vocab, tokens.count,
+                              list_bytes(tokens), err))
         return false;
     const bool typed = qkv_gguf_has(g, types_key);
     if (typed && !qkv_gguf_array_of(&types, g, types_key, err))
@@ -159,40 +159,22 @@ static bool read_pieces(qkv_tokenizer *t, const qkv_gguf *g, qkv_error *err)
                   || types.type == QKV_GGUF_ARRAY))
         return qkv_fail(err, QKV_EFORMAT, "%s is not a list of numbers",
                         types_key);
-    qkv_text raw = {0};
-    bool done = true;
-    for (int64_t id = 0; done && id < tokens.count; id++) {
+    for (int64_t id = 0; id < tokens.count; id++) {
         const double type = typed ? qkv_gguf_next_number(&types) : NORMAL;
-        done = put_piece(t, id, qkv_gguf_next_string(&tokens),
-                         type >= 0 && type <= 6 ? (int)type : NORMAL, &raw,
-                         err);
-    }
-    qkv_text_free(&raw);
-    return done;
-}
-
-/* "left right"; a left part may begin with a blank itself. */
-static bool read_merges(qkv_tokenizer *t, const qkv_gguf *g, qkv_error *err)
-{
-    qkv_gguf_array merges;
-    if (!strings_of(&merges, g, "tokenizer.ggml.merges", err)
-        || !qkv_bpe_reserve(t->state, merges.count, err))
-        return false;
-    for (int64_t i = 0; i < merges.count; i++) {
-        const qkv_slice m = qkv_gguf_next_string(&merges);
-        const char *gap = m.bytes < 2 ? NULL
-            : memchr(m.data + 1, ' ', m.bytes - 1);
-        if (gap == NULL)
-            return qkv_fail(err, QKV_EFORMAT,
-                            "merge %lld \"%.*s\": two parts with a blank "
-                            "between them are expected", (long long)i,
-                            (int)(m.bytes < 80 ? m.bytes : 80), m.data);
-        const size_t left = (size_t)(gap - m.data);
-        if (!qkv_bpe_put_merge(t->state, (qkv_slice){m.data, left},
-                               (qkv_slice){gap + 1, m.bytes - left - 1}, err))
+        if (!put_piece(t, id, qkv_gguf_next_string(&tokens),
+                       type >= 0 && type <= 6 ? (int)type : NORMAL, err))
             return false;
     }
     return true;
+}
+
+static bool read_merges(qkv_tokenizer *t, const qkv_gguf *g, qkv_error *err)
+{
+    qkv_gguf_array merges;
+    if (!strings_of(&merges, g, "tokenizer.ggml.merges", err))
+        return false;
+    return qkv_bpe_put_merges(t->state, merges.count, merges.at,
+                              list_bytes(merges), err);
 }
 
 /* ---- what is put around a text ---- */

@@ -21,7 +21,6 @@
 
 #include "text/bpe.h"
 #include "text/tokenizer_impl.h"
-#include "text/unicode.h"
 
 /* A section noted for later; bytes 0: absent. */
 typedef qkv_slice section;
@@ -156,22 +155,11 @@ static bool unknown_type(qkv_error *err)
 static void put_vocab(reader *r, qkv_json *j)
 {
     qkv_slice key;
-    qkv_vocab *v = r->t->vocab;
     for (qkv_json_object(j); qkv_json_key(j, &key); ) {
-        bool readable;
-        r->raw.bytes = 0;
-        if (!keep(j, qkv_byte_level_read(&r->raw, &readable, key, &j->err)))
-            return;
-        /* The key is gone once its value is read; no byte stands for it: it
-         * is kept as it is written. */
-        const unsigned flags = readable ? 0u : (unsigned)QKV_PIECE_HIDDEN;
-        if (!readable
-            && !keep(j, qkv_text_put(&r->raw, key.data, key.bytes, &j->err)))
-            return;
-        const qkv_slice piece = {r->raw.data, r->raw.bytes};
+        /* Valid until the next string; the id is a number. */
         const int64_t id = qkv_json_integer(j);
         if (!j->failed)
-            keep(j, qkv_vocab_put(v, id, piece, flags, &j->err));
+            keep(j, qkv_vocab_put_byte_level(r->t->vocab, id, key, &j->err));
     }
     r->have_vocab = true;
 }

@@ -237,28 +237,28 @@ int qkv_char_to_byte(uint32_t c)
         : c == 0x143 ? 0xAD : (int)(c - 0x121 + 0x7F);
 }
 
-bool qkv_byte_level_read(qkv_text *out, bool *readable, qkv_slice piece,
-                         qkv_error *err)
+/* The byte that the n bytes at p are written for, -1 for none; *used of them
+ * were read. All characters of the table have one or two bytes. */
+static inline int read_byte(const unsigned char *p, size_t n, size_t *used)
 {
-    const size_t before = out->bytes;
-    /* A character stands for one byte: never more bytes than were read. */
-    if (!qkv_text_put(out, piece.data, piece.bytes, err))
-        return false;
-    char *to = out->data + before;
-    *readable = true;
-    for (size_t i = 0; i < piece.bytes; ) {
-        uint32_t c;
-        const int bytes = qkv_utf8_next(&c, piece.data + i, piece.bytes - i);
-        const int byte = bytes < 0 ? -1 : qkv_char_to_byte(c);
-        if (byte < 0) {
-            *readable = false;
-            to = out->data + before;
-            break;
-        }
-        *to++ = (char)byte;
-        i += (size_t)bytes;
+    *used = 1;
+    if (p[0] < 0x80)
+        return p[0] > 0x20 && p[0] < 0x7F ? p[0] : -1;
+    *used = 2;
+    if (p[0] < 0xC2 || p[0] > 0xC5 || n < 2 || (p[1] & 0xC0) != 0x80)
+        return -1;
+    return qkv_char_to_byte((p[0] & 0x1Fu) << 6 | (p[1] & 0x3Fu));
+}
+
+bool qkv_byte_level_read(char *to, size_t *n, qkv_slice piece)
+{
+    const unsigned char *from = (const unsigned char *)piece.data;
+    *n = 0;
+    for (size_t i = 0, used; i < piece.bytes; i += used) {
+        const int byte = read_byte(from + i, piece.bytes - i, &used);
+        if (byte < 0)
+            return false;
+        to[(*n)++] = (char)byte;
     }
-    out->bytes = (size_t)(to - out->data);
-    *to = '\0';
     return true;
 }

@@ -41,10 +41,8 @@ bool qkv_nfc(qkv_text *out, qkv_slice text, qkv_error *err);
  * bytes for U+0100, U+0101 ... in order. */
 uint32_t qkv_byte_to_char(unsigned char byte);
 int qkv_char_to_byte(uint32_t c);               /* -1: stands for no byte */
-/* Appends the bytes that `piece` is written for. *readable is false, and out
- * unchanged, if one of its characters stands for no byte. Fails only without
- * memory. */
-bool qkv_byte_level_read(qkv_text *out, bool *readable, qkv_slice piece,
-                         qkv_error *err);
+/* The bytes that `piece` is written for, at most as many as it has itself, and
+ * *n of them; to has room. false if one of its characters stands for none. */
+bool qkv_byte_level_read(char *to, size_t *n, qkv_slice piece);
 
 #endif

@@ -11,7 +11,6 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "base/text.h"
 #include "format/json.h"        /* qkv_slice */
 
 enum {
@@ -21,35 +20,37 @@ enum {
     QKV_PIECE_HIDDEN = 8        /* no algorithm can make it from text */
 };
 
-/* Larger ids than this are taken for damage, not for a vocabulary. */
-enum { QKV_MOST_IDS = 1 << 24 };
+/* Larger ids are taken for damage, not for a vocabulary; an id and 8 bits of
+ * its hash fit in a word. */
+enum { QKV_MOST_IDS = (1 << 24) - 1 };
 
 typedef struct qkv_place {
     uint32_t start, bytes;
 } qkv_place;
 
-typedef struct qkv_slot {       /* of the hash; empty: id -1 */
-    uint32_t tag;               /* high bits of the hash */
-    int32_t id;
-} qkv_slot;
-
 typedef struct qkv_vocab {      /* start from {0}; qkv_vocab_free */
     int64_t size, room;         /* ids run 0..size-1 */
     qkv_place *place;           /* [size] */
     unsigned char *flags;       /* [size] */
-    qkv_text bytes;
-    qkv_slot *slots;            /* [mask + 1], a power of two; NULL: not yet */
+    char *text;                 /* pieces, one after another */
+    size_t used, text_room;
+    uint32_t *slots;            /* [mask + 1], a power of two; NULL: not yet */
     size_t mask;
 } qkv_vocab;
 
 void qkv_vocab_free(qkv_vocab *v);
-/* Room for ids up to count - 1, at once. */
-bool qkv_vocab_reserve(qkv_vocab *v, int64_t count, qkv_error *err);
+/* Room for ids up to count - 1 and for so many bytes of pieces, at once. */
+bool qkv_vocab_reserve(qkv_vocab *v, int64_t count, size_t bytes,
+                       qkv_error *err);
 /* Gives id its piece (copied). An id that has one already gets the new one,
- * but an added token's text stays, and only flags are joined. An id below 0
+ * but an added token keeps its own. An id below 0
  * or too large is EFORMAT. */
 bool qkv_vocab_put(qkv_vocab *v, int64_t id, qkv_slice piece, unsigned flags,
                    qkv_error *err);
+/* The same for a piece of byte-level BPE, which stands for other bytes than it
+ * is written with; one that stands for none is kept as written, and hidden. */
+bool qkv_vocab_put_byte_level(qkv_vocab *v, int64_t id, qkv_slice piece,
+                              qkv_error *err);
 /* Lent until the next put; {"", 0} for an id without a piece. 0 <= id < size. */
 qkv_slice qkv_vocab_piece(const qkv_vocab *v, int64_t id);
 

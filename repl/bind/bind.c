@@ -126,11 +126,11 @@ static int missing_method(lua_State *L)
     return no_field(L, class, lua_tostring(L, 2));
 }
 
-/* The name of the class of value `index` without "qkv."; NULL: none. */
+/* The name of the class of value `index`, without "qkv.". */
 static const char *class_of(lua_State *L, int index)
 {
     if (luaL_getmetafield(L, index, "__name") != LUA_TSTRING)
-        return NULL;
+        return luaL_typename(L, index);
     const char *name = lua_tostring(L, -1);
     lua_pop(L, 1);                  /* the metatable keeps it alive */
     return strncmp(name, "qkv.", 4) == 0 ? name + 4 : name;
@@ -171,16 +171,18 @@ int qkv_bind_index(lua_State *L)
 {
     if (luaL_getmetafield(L, 1, "methods") == LUA_TTABLE) {
         lua_pushvalue(L, 2);
-        lua_gettable(L, -2);        /* raises when there is none */
-        return 1;
+        if (lua_rawget(L, -2) != LUA_TNIL)
+            return 1;
     }
-    return qkv_bind_no_field(L, 1, luaL_tolstring(L, 2, NULL));
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return luaL_error(L, "%s is not indexed by a %s", class_of(L, 1),
+                          luaL_typename(L, 2));
+    return qkv_bind_no_field(L, 1, lua_tostring(L, 2));
 }
 
 int qkv_bind_no_field(lua_State *L, int index, const char *field)
 {
-    const char *class = class_of(L, index);
-    return no_field(L, class != NULL ? class : luaL_typename(L, index), field);
+    return no_field(L, class_of(L, index), field);
 }
 
 void **qkv_push_empty(lua_State *L, const char *metatable)

@@ -163,7 +163,7 @@ static int l_qkv_eye(lua_State *L)
 
 QKV_DOC(qkv_arange, "qkv.arange([from,] to [, step] [, {axes=, dtype=}]) -> "
     "tensor",
-    "from, from + step, ... as far as below `to`. from is 0, step is 1.\n"
+    "Numbers from `from` (0) on, in steps (1), as long as they are below `to`.\n"
     "> qkv.arange(4):table()[4] == 3\n"
     "> qkv.arange(1, 2, 0.25)[3] == 1.75");
 static int l_qkv_arange(lua_State *L)

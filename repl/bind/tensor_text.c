@@ -250,7 +250,7 @@ static void add_pages(luaL_Buffer *b, const qkv_tensor *t, const page *p)
 
 QKV_DOC(tensor_print, "t:print([{limit=}])",
     "Print the elements as aligned numbers, one matrix after the other. Of an\n"
-    "axis longer than the limit (10) only the first and last are shown.\n"
+    "axis longer than the limit (8) only the first and last are shown.\n"
     "> qkv.eye(3):print()\n"
     "> qkv.arange(100):print{limit = 4}");
 static int l_tensor_print(lua_State *L)
@@ -261,7 +261,7 @@ static int l_tensor_print(lua_State *L)
     page p;
     qkv_check_nargs(L, 2);
     qkv_check_options(L, 2, options);
-    const lua_Integer limit = qkv_option_integer(L, 2, "limit", 10);
+    const lua_Integer limit = qkv_option_integer(L, 2, "limit", 8);
     if (limit < 1 || limit > 100000)
         return luaL_error(L, "option 'limit': 1 to 100000 expected, got %I",
                           (LUAI_UACINT)limit);

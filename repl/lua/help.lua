@@ -27,19 +27,32 @@ local function first_sentence(record)
   return text:match("^.-[.;:]%f[%s%z]") or text
 end
 
--- "  signature    first sentence", cut to one line.
+-- The first n characters of a text.
+local function cut(text, n)
+  if (utf8.len(text) or 0) <= n then return text end
+  return text:sub(1, utf8.offset(text, n) - 1) .. "…"
+end
+
+-- "  signature  first sentence" in 80 columns; a long signature takes a line
+-- of its own.
 local function line_of(record, width)
   local head = record.signature ~= "" and record.signature or record.name
   local text = first_sentence(record):gsub("[.;:]$", "")
   if utf8.len(head) > width then
-    return "  " .. head .. "\n  " .. (" "):rep(width) .. "  " .. text
+    return "  " .. head .. "\n      " .. cut(text, 72)
   end
-  return "  " .. head .. (" "):rep(width - utf8.len(head)) .. "  " .. text
+  return "  " .. head .. (" "):rep(width - utf8.len(head)) .. "  "
+    .. cut(text, 75 - width)
 end
 
 local function list_of(title, list)
   local lines = {title}
-  for _, record in ipairs(list) do lines[#lines + 1] = line_of(record, 34) end
+  local width = 0
+  for _, r in ipairs(list) do
+    local n = utf8.len(r.signature ~= "" and r.signature or r.name)
+    if n <= 34 and n > width then width = n end
+  end
+  for _, r in ipairs(list) do lines[#lines + 1] = line_of(r, width) end
   return table.concat(lines, "\n")
 end
 

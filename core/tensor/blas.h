@@ -21,8 +21,14 @@ bool qkv_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
               const float *a, int64_t lda, const float *b, int64_t ldb,
               float beta, float *c, int64_t ldc, qkv_error *err);
 
+/* How many threads OpenBLAS itself may use: 1, except around a call of LAPACK
+ * (linalg.c). Not inside parallel bodies. */
+void qkv_blas_threads(int n);
+
 /* a [..., m, k] x b [k, n] or [..., k, n] -> [..., m, n]; vectors as in NumPy.
- * b may be quantised when its rows run along k (b = W:t()). New f32. */
+ * b may be quantised when its rows run along k (b = W:t()), and so may a of
+ * two dimensions. New f32. Axes keep their names; one that would occur twice
+ * keeps it the first time only. */
 qkv_tensor *qkv_matmul(const qkv_tensor *a, const qkv_tensor *b,
                        qkv_error *err);
 /* "query d, key d -> query key": names separated by spaces, operands by

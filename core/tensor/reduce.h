@@ -2,7 +2,8 @@
  * reduce.h - sums, means, orders along one axis or over all
  *
  * axis -1 here means "over all elements", giving a tensor of no dimensions;
- * else the axis goes away (softmax, cumsum and sort keep it). Sums accumulate
+ * else the axis goes away. softmax, cumsum, topk and sort keep the axis; over
+ * all, softmax keeps the shape and the others give [count]. Sums accumulate
  * in double. std and var are of the population divided by n - 1 (as PyTorch);
  * one element gives NaN. Min, max and arg* of no elements are errors. A NaN
  * makes sum, mean, min, max NaN; argmax finds the first NaN.
@@ -30,7 +31,7 @@ qkv_tensor *qkv_softmax(const qkv_tensor *t, int axis, bool log,
  * Ties: the lower index first; NaN counts as smallest. */
 qkv_tensor *qkv_topk(const qkv_tensor *t, int64_t k, int axis,
                      qkv_tensor **indices, qkv_error *err);
-/* Ascending (or descending) along an axis; stable. */
+/* Ascending (or descending) along an axis; stable. NaNs come last. */
 qkv_tensor *qkv_sort(const qkv_tensor *t, int axis, bool descending,
                      qkv_tensor **indices, qkv_error *err);
 

@@ -25,11 +25,12 @@ qkv_tensor *qkv_tensor_view(const qkv_tensor *t, qkv_error *err)
     return view;
 }
 
-/* Move the first element; `elements` are whole blocks. */
+/* Move the first element, if there is one; `elements` are whole blocks. */
 static void advance(qkv_tensor *t, int64_t elements)
 {
     const qkv_dtype_info *info = &qkv_dtypes[t->dtype];
-    t->offset += elements / info->block * info->bytes;
+    if (qkv_tensor_count(t) > 0)
+        t->offset += elements / info->block * info->bytes;
 }
 
 static void remove_axis(qkv_tensor *t, int axis)
@@ -88,8 +89,7 @@ qkv_tensor *qkv_tensor_slice(const qkv_tensor *t, int axis, int64_t from,
     qkv_tensor *view = qkv_tensor_view(t, err);
     if (view != NULL) {
         view->shape[axis] = to > from ? to - from : 0;
-        if (view->shape[axis] > 0)
-            advance(view, from * t->stride[axis]);
+        advance(view, from * t->stride[axis]);
     }
     return view;
 }

@@ -156,6 +156,17 @@ double qkv_label_width(const char *text, size_t bytes)
     return width;
 }
 
+int qkv_label_columns(const char *text, size_t bytes)
+{
+    int columns = 0;
+    for (size_t i = 0, n; i < bytes; i += n > 0 ? n : 1) {
+        uint32_t code = '?';
+        n = decode(&code, text + i, bytes - i);
+        columns += utf8proc_charwidth((utf8proc_int32_t)code);
+    }
+    return columns;
+}
+
 /* ---- placing ---- */
 
 typedef struct box {
@@ -166,7 +177,7 @@ enum { N_DIRECTIONS = 8, N_RINGS = 5, N_PLACES = N_DIRECTIONS * N_RINGS,
        N_PASSES = 8 };
 
 /* Costs, in one currency: pixels of distance that it is worth. */
-static const double COST_LABEL = 1000, COST_POINT = 60, COST_LEADER = 25,
+static const double COST_LABEL = 1000, COST_POINT = 150, COST_LEADER = 25,
                     COST_CROSSING = 40, COST_SEGMENT = 30;
 
 /* Direction of the label's middle from the point, and how welcome it is. */

@@ -34,6 +34,9 @@ double qkv_label_width(const char *text, size_t bytes);
  * `em` wide. */
 size_t qkv_label_cut(const char *text, size_t bytes, double em);
 
+/* Columns that UTF-8 text takes on a terminal. */
+int qkv_label_columns(const char *text, size_t bytes);
+
 typedef struct qkv_label {
     double x, y;                /* in: the point */
     double width, height;       /* in: the text's box; width 0: no label */

@@ -159,6 +159,15 @@ static int plot_width(lua_State *L)
     return 1;
 }
 
+/* columns(text) -> characters' cells on a terminal */
+static int plot_columns(lua_State *L)
+{
+    size_t bytes;
+    const char *text = luaL_checklstring(L, 1, &bytes);
+    lua_pushinteger(L, qkv_label_columns(text, bytes));
+    return 1;
+}
+
 /* cut(text, em) -> the longest beginning that is no wider */
 static int plot_cut(lua_State *L)
 {
@@ -412,7 +421,7 @@ void qkv_bind_plot(lua_State *L)
     static const luaL_Reg functions[] = {
         {"draw", plot_draw}, {"installed", plot_installed},
         {"spell", plot_spell}, {"width", plot_width}, {"cut", plot_cut},
-        {"place", plot_place}, {"nearest", plot_nearest},
+        {"columns", plot_columns}, {"place", plot_place}, {"nearest", plot_nearest},
         {"terminal", plot_terminal}, {"encode", plot_encode},
         {"blocks", plot_blocks}, {"write", plot_write},
         {"write_new", plot_write_new}, {NULL, NULL}};

@@ -264,9 +264,10 @@ end
 
 -- How the cells of a matrix are labelled in w x h pixels: for rows and cols
 -- {size=, step=, texts=, upright=, room=}.
-local function cell_labels(names, n, pitch, most, across)
+local function cell_labels(names, n, pitch, across)
   local texts = {}
   local size = math.max(9, math.min(TICK + 1, math.floor(pitch * 0.85)))
+  local most = 9 * size
   local wide = 0
   for i = 1, n do
     texts[i] = F.fit(names and names[i] or tostring(i - 1), size, most)
@@ -307,16 +308,32 @@ local function draw_col_labels(c, l, n, left, bottom, pitch)
   end
 end
 
--- The cells themselves: the area must be set. Row 1 is drawn at the top.
+-- The cells themselves; returns the plot command, which must come last. Row 1
+-- is drawn at the top. An image of one row or column is none to gnuplot:
+-- those cells are boxes. (PNG has whole pixels; in SVG and PDF an image would
+-- be smoothed by the viewer, so each cell is a rectangle there.)
 local function cells(c, rows, n_rows, n_cols, palette, lo, hi)
   c:ranges(-0.5, n_cols - 0.5, n_rows - 0.5, -0.5)
   c:palette(palette, lo, hi)
   c:put("set border 31 lw 1 lc rgb '%s'", c.theme.axis)
   local a = c.area
   c:rectangle(a.left, a.top, a.right, a.bottom, c.theme.panel)
-  c.pending_plot = string.format(
-    "plot %s matrix with image%s notitle", c:data(rows),
-    (c.format == "png" or c.format == "sixel") and "" or " pixels")
+  if n_rows > 1 and n_cols > 1 then
+    return string.format("plot %s matrix with image%s notitle", c:data(rows),
+      (c.format == "png" or c.format == "sixel") and "" or " pixels")
+  end
+  local boxes = {}
+  for i = 1, n_rows do
+    for j = 1, n_cols do
+      if finite(rows[i][j]) then
+        boxes[#boxes + 1] = {j - 1, i - 1, j - 1.5, j - 0.5, i - 1.5, i - 0.5,
+                             rows[i][j]}
+      end
+    end
+  end
+  if #boxes == 0 then return "plot NaN notitle" end
+  return string.format("plot %s using 1:2:3:4:5:6:7 with boxxyerror fillstyle "
+                       .. "solid noborder fc palette notitle", c:data(boxes))
 end
 
 -- The range of colours: symmetric when signed.
@@ -339,26 +356,42 @@ local function palette_of(spec)
 end
 F.palette_of = palette_of
 
--- Cells that one would like: square, and not so large that few look silly.
-sizes.heatmap = function(spec)
-  local n, m = math.max(1, spec.n_rows), math.max(1, spec.n_cols)
-  local want_w, want_h = 640, 520
+-- Wide enough for the title, too.
+local function at_least(spec, w, h)
+  local title = spec.title and F.width(spec.title, TITLE) + 2 * PAD + 4 or 0
+  return math.ceil(math.max(w, 240, math.min(title, 1000))), math.ceil(h)
+end
+
+-- A cell's width and height that one would like: square, and neither tiny
+-- nor so large that few look silly; with words in them, fit for words.
+local function liked_cell(spec)
+  local n, m = spec.n_rows, spec.n_cols
   if spec.texts then
-    return math.min(1500, math.max(520, 170 + m * 74)),
-           math.min(1300, math.max(300, 170 + n * 24))
+    local wide = 0
+    for _, row in ipairs(spec.texts) do wide = math.max(wide, widest(row, 13)) end
+    return math.max(40, math.min(wide + 12, 120, 1300 / m)),
+           math.max(12, math.min(math.max(26, 140 / n), 1100 / n))
   end
   local ratio = m / n
-  if ratio > 4 or ratio < 0.25 then
-    return ratio > 4 and 900 or 520, ratio > 4 and 420 or 820
-  end
-  local cell = math.max(1, math.min(56, want_w / m, 700 / n))
-  local w, h = m * cell, n * cell
-  if math.max(w, h) < 300 then
-    local k = 300 / math.max(w, h)
-    w, h = w * k, h * k
-  end
-  want_h = h + 150
-  return math.floor(w + 230), math.floor(want_h)
+  if ratio > 4 then return 720 / m, math.max(14, math.min(40, 260 / n)) end
+  if ratio < 0.25 then return math.max(14, math.min(40, 260 / m)), 640 / n end
+  local cell = math.min(math.max(56, 200 / math.min(m, n)), 640 / m, 640 / n)
+  return cell, cell
+end
+
+-- ORDER heatmap layout: also charts.heatmap
+sizes.heatmap = function(spec)
+  local n, m = spec.n_rows, spec.n_cols
+  if n == 0 or m == 0 then return usual_size() end
+  local cw, ch = liked_cell(spec)
+  local lo, hi = F.colour_range(spec)
+  local row_l = cell_labels(spec.row_names, n, ch, false)
+  local col_l = cell_labels(spec.col_names, m, cw, true)
+  return at_least(spec,
+    PAD + (spec.ylabel and 24 or 0) + row_l.room + 8 + m * cw
+      + F.colourbar_width(lo, hi, spec.label) + PAD,
+    PAD + heading_height(spec) + n * ch + col_l.room + 10
+      + (spec.xlabel and 24 or 0) + PAD)
 end
 
 local function cell_texts(c, spec, lo, hi, pitch_x, pitch_y)
@@ -404,8 +437,8 @@ charts.heatmap = function(c, spec, x, y, w, h)
   local row_l, col_l
   local aw, ah = w - beside - bar - PAD, most_h
   for _ = 1, 2 do
-    row_l = cell_labels(spec.row_names, n, ah / n, 150, false)
-    col_l = cell_labels(spec.col_names, m, aw / m, 130, true)
+    row_l = cell_labels(spec.row_names, n, ah / n, false)
+    col_l = cell_labels(spec.col_names, m, aw / m, true)
     aw = math.max(20, w - beside - row_l.room - 8 - bar - PAD)
     ah = math.max(20, most_h - col_l.room - 10)
     if not spec.texts then aw, ah = squared(n, m, aw, ah) end
@@ -413,7 +446,7 @@ charts.heatmap = function(c, spec, x, y, w, h)
   local left = x + beside + row_l.room + 8
   c:panel(left, top, left + aw, top + ah)
   heading(c, spec, x + PAD, y + PAD, w - 2 * PAD)
-  cells(c, spec.rows, n, m, palette_of(spec), lo, hi)
+  local command = cells(c, spec.rows, n, m, palette_of(spec), lo, hi)
   draw_row_labels(c, row_l, n, left, top, ah / n)
   draw_col_labels(c, col_l, m, left, top + ah, aw / m)
   local bar_h = math.min(ah, 340)
@@ -429,7 +462,7 @@ charts.heatmap = function(c, spec, x, y, w, h)
             colour = c.theme.muted})
   end
   if spec.texts then cell_texts(c, spec, lo, hi, aw / m, ah / n) end
-  c:put("%s", c.pending_plot)
+  c:put("%s", command)
 end
 
 ---- attention: small multiples over tokens ----
@@ -457,14 +490,21 @@ local function attention_plan(spec)
   return columns, math.ceil(n / columns), panel
 end
 
+local GAP <const> = 14              -- between panels
+
+-- ORDER attention layout: also charts.attention
 sizes.attention = function(spec)
-  if #spec.heads == 0 or spec.n_key == 0 then return 600, 400 end
+  local n, n_query, n_key = #spec.heads, spec.n_query, spec.n_key
+  if n == 0 or n_query == 0 or n_key == 0 then return usual_size() end
   local columns, rows, panel = attention_plan(spec)
-  local across = panel * spec.n_key / math.max(spec.n_query, spec.n_key)
-  local down = panel * spec.n_query / math.max(spec.n_query, spec.n_key)
-  across, down = math.max(across, 60), math.max(down, 60)
-  return math.floor(columns * across + (columns - 1) * 14 + 130 + 110),
-         math.floor(rows * down + (rows - 1) * 34 + 60 + 130)
+  local cell = panel / math.max(n_query, n_key)
+  local row_l = cell_labels(spec.query_names, n_query, cell, false)
+  local col_l = cell_labels(spec.key_names, n_key, cell, true)
+  return at_least(spec,
+    PAD + 24 + row_l.room + 8 + columns * n_key * cell + (columns - 1) * GAP
+      + F.colourbar_width(0, 1, "attention") + PAD,
+    PAD + heading_height(spec) + rows * (n_query * cell + (n > 1 and 20 or 0))
+      + (rows - 1) * GAP + col_l.room + 8 + 24 + PAD)
 end
 
 -- Where all is zero above the diagonal the model could not look: leave those
@@ -492,30 +532,30 @@ charts.attention = function(c, spec, x, y, w, h)
     return empty(c, spec, x, y, w, h)
   end
   local columns, rows = attention_plan(spec)
-  local gap_x, gap_y, caption = 14, 14, n > 1 and 20 or 0
+  local caption = n > 1 and 20 or 0
   local bar = F.colourbar_width(0, 1, "attention")
   local top = y + PAD + heading_height(spec)
   local row_l, col_l
   local pw = (w - bar - 2 * PAD - 24) / columns
   local ph = (y + h - top - PAD - 24) / rows
   for _ = 1, 2 do
-    row_l = cell_labels(spec.query_names, n_query, ph / n_query, 110, false)
-    col_l = cell_labels(spec.key_names, n_key, pw / n_key, 110, true)
+    row_l = cell_labels(spec.query_names, n_query, ph / n_query, false)
+    col_l = cell_labels(spec.key_names, n_key, pw / n_key, true)
     pw = (w - PAD - 24 - row_l.room - 8 - bar - PAD
-          - (columns - 1) * gap_x) / columns
+          - (columns - 1) * GAP) / columns
     ph = (y + h - PAD - 24 - col_l.room - 8 - top
-          - (rows - 1) * gap_y) / rows - caption
+          - (rows - 1) * GAP) / rows - caption
     pw, ph = math.max(pw, 10), math.max(ph, 10)
     local cell = math.min(pw / n_key, ph / n_query)
     pw, ph = cell * n_key, cell * n_query
   end
   local left = x + PAD + 24 + row_l.room + 8
-  local block_w = columns * pw + (columns - 1) * gap_x
-  local block_h = rows * (ph + caption) + (rows - 1) * gap_y
+  local block_w = columns * pw + (columns - 1) * GAP
+  local block_h = rows * (ph + caption) + (rows - 1) * GAP
   for i, head in ipairs(spec.heads) do
     local col, row = (i - 1) % columns, (i - 1) // columns
-    local pl = left + col * (pw + gap_x)
-    local pt = top + row * (ph + caption + gap_y) + caption
+    local pl = left + col * (pw + GAP)
+    local pt = top + row * (ph + caption + GAP) + caption
     c:panel(pl, pt, pl + pw, pt + ph)
     if i == 1 then
       heading(c, spec, x + PAD, y + PAD, w - 2 * PAD)
@@ -523,14 +563,14 @@ charts.attention = function(c, spec, x, y, w, h)
              {size = LABEL, align = "center", angle = 90,
               colour = c.theme.muted})
       c:text(spec.xlabel or "key (attended to)", left + block_w / 2,
-             math.min(y + h - PAD - 6, top + block_h + col_l.room + 24),
+             math.min(y + h - PAD - 4, top + block_h + col_l.room + 24),
              {size = LABEL, align = "center", colour = c.theme.muted})
     end
     if n > 1 then
       c:text(F.fit(head.name, TICK, pw), pl, pt - 10, {size = TICK})
     end
-    cells(c, masked(head.rows, n_query, n_key), n_query, n_key,
-          spec.palette or "blues", 0, 1)
+    local command = cells(c, masked(head.rows, n_query, n_key), n_query,
+                          n_key, spec.palette or "blues", 0, 1)
     if col == 0 then draw_row_labels(c, row_l, n_query, pl, pt,
                                      ph / n_query) end
     if i + columns > n then
@@ -541,7 +581,7 @@ charts.attention = function(c, spec, x, y, w, h)
       c:colourbar(left + block_w + 14, top + (block_h - bar_h) / 2,
                   top + (block_h + bar_h) / 2, 0, 1, "attention")
     end
-    c:put("%s", c.pending_plot)
+    c:put("%s", command)
   end
 end
 
@@ -636,8 +676,11 @@ charts.bar = function(c, spec, x, y, w, h)
         or {at, v / 2, at - 0.36, at + 0.36, math.min(0, v), math.max(0, v)}
       local e = spec.errors and spec.errors[i]
       if e and finite(e) then
-        whiskers[#whiskers + 1] = lie and {v, at, v - e, v + e}
-                                  or {at, v, v - e, v + e}
+        for _, k in ipairs {{0, -e, 0, 2 * e}, {-0.06, -e, 0.12, 0},
+                            {-0.06, e, 0.12, 0}} do   -- stem and two caps
+          whiskers[#whiskers + 1] = lie and {v + k[2], at + k[1], k[4], k[3]}
+                                    or {at + k[1], v + k[2], k[3], k[4]}
+        end
       end
     end
   end
@@ -653,10 +696,8 @@ charts.bar = function(c, spec, x, y, w, h)
                            c:data(boxes), c.theme.series[1])}
   end
   if #whiskers > 0 then
-    c:put("set bars 0.6")
-    parts[2] = string.format("%s using 1:2:3:4 with %s pt 7 ps 0 lw 1.4 "
+    parts[2] = string.format("%s using 1:2:3:4 with vectors nohead lw 1.4 "
                              .. "lc rgb '%s' notitle", c:data(whiskers),
-                             lie and "xerrorbars" or "yerrorbars",
                              c.theme.ink)
   end
   c:put("plot %s", table.concat(parts, ", \\\n     "))

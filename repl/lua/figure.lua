@@ -306,7 +306,7 @@ local TERMINALS <const> = {
   svg = "svg noenhanced size %d,%d font 'DejaVu Sans,12' "
         .. "background rgb '%s' standalone",
   pdf = "pdfcairo noenhanced size %.4f,%.4f font 'DejaVu Sans,12' "
-        .. "fontscale 0.5625 linewidth 2 background rgb '%s'",
+        .. "fontscale 0.5625 linewidth 1.4 background rgb '%s'",
   sixel = "sixelgd noenhanced truecolor size %d,%d font 'DejaVu Sans,12' "
           .. "fontscale 0.75 background rgb '%s'",
 }

@@ -4,7 +4,7 @@
  * Steps call each other: step k finds its next piece and hands it to step
  * k + 1, the last hands it to the caller, so that no list of pieces is ever
  * kept. Where Oniguruma and PCRE2 read a pattern differently it is rewritten:
- * \s is White_Space (PCRE2's has U+180E too), \w has marks and joiners.
+ * \s is White_Space (PCRE2 adds U+180E), \w has marks and circled letters.
  * What cannot be rewritten is refused. Look-behind sees the piece only, as in
  * Hugging Face's tokenizers.
  */
@@ -111,7 +111,7 @@ typedef struct rewrite {
     const char *inside, *outside;
 } rewrite;
 
-#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200C}\\x{200D}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}"
 static const rewrite rewrites[] = {
     {'s', "\\p{White_Space}", "\\p{White_Space}"},
     {'S', "\\P{White_Space}", "\\P{White_Space}"},

@@ -111,6 +111,14 @@ static const qkv_special *longest(const qkv_specials *s, const char *p,
     return best;
 }
 
+int32_t qkv_specials_find(const qkv_specials *s, qkv_slice text)
+{
+    if (text.bytes == 0)
+        return -1;
+    const qkv_special *a = longest(s, text.data, text.bytes);
+    return a != NULL && a->bytes == text.bytes ? a->id : -1;
+}
+
 static bool is_whole_word(qkv_slice text, size_t begin, size_t end)
 {
     uint32_t c;

@@ -39,6 +39,9 @@ bool qkv_specials_add(qkv_specials *s, qkv_slice text, qkv_special what,
                       qkv_error *err);
 void qkv_specials_ready(qkv_specials *s);       /* after the last add */
 
+/* The id of exactly this text, -1 for none. */
+int32_t qkv_specials_find(const qkv_specials *s, qkv_slice text);
+
 /* part(context, text, id) for each part of text in order: an added token's
  * id, or -1 for text between them (never empty). text must be UTF-8. */
 typedef bool qkv_part_fn(void *context, qkv_slice text, int32_t id,

@@ -151,8 +151,13 @@ bool qkv_tokenizer_split_gpt2(qkv_tokenizer *t, bool digits, qkv_error *err)
 bool qkv_tokenizer_add(qkv_tokenizer *t, qkv_slice text, qkv_special what,
                        bool special, bool normalized, qkv_error *err)
 {
-    const unsigned flags =
-        QKV_PIECE_ADDED | (special ? (unsigned)QKV_PIECE_SPECIAL : 0u);
+    /* Words become it only if the vocabulary has it, too. */
+    const bool known = what.id < t->vocab->size
+        && (t->vocab->flags[what.id] & QKV_PIECE_THERE) != 0
+        && (t->vocab->flags[what.id] & QKV_PIECE_HIDDEN) == 0;
+    const unsigned flags = (unsigned)QKV_PIECE_ADDED
+        | (special ? (unsigned)QKV_PIECE_SPECIAL : 0u)
+        | (known ? 0u : (unsigned)QKV_PIECE_HIDDEN);
     if (!qkv_vocab_put(t->vocab, what.id, text, flags, err))
         return false;
     if (!normalized)
@@ -209,6 +214,11 @@ bool qkv_tokenizer_is_special(const qkv_tokenizer *t, int32_t id)
 int32_t qkv_tokenizer_token(const qkv_tokenizer *t, qkv_slice text)
 {
     qkv_error unused;           /* without a hash it is a walk, not a failure */
+    int32_t id = qkv_specials_find(&t->raw, text);
+    if (id < 0)
+        id = qkv_specials_find(&t->normalized, text);
+    if (id >= 0)
+        return id;
     qkv_vocab_index(t->vocab, &unused);
     return qkv_vocab_find(t->vocab, text);
 }

@@ -115,8 +115,10 @@ enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4 };
 static bool put_piece(qkv_tokenizer *t, int64_t id, qkv_slice piece, int type,
                       qkv_error *err)
 {
+    if (!qkv_vocab_put_byte_level(t->vocab, id, piece, err))
+        return false;
     if (type < UNKNOWN || type > USER_DEFINED)
-        return qkv_vocab_put_byte_level(t->vocab, id, piece, err);
+        return true;
     const qkv_special what = {.id = (int32_t)id};
     return qkv_tokenizer_add(t, piece, what, type != USER_DEFINED, false, err);
 }

@@ -60,7 +60,8 @@ qkv_tokenizer *qkv_tokenizer_new(const qkv_algorithm *algorithm,
                                  qkv_error *err);
 /* Adds GPT-2's split, each digit alone first if so. */
 bool qkv_tokenizer_split_gpt2(qkv_tokenizer *t, bool digits, qkv_error *err);
-/* An added token: its piece in the vocabulary, and sought in text. */
+/* An added token: its piece in the vocabulary, and sought in text. After the
+ * vocabulary's own pieces. */
 bool qkv_tokenizer_add(qkv_tokenizer *t, qkv_slice text, qkv_special what,
                        bool special, bool normalized, qkv_error *err);
 bool qkv_template_put(qkv_template *t, int32_t id, int32_t type,

@@ -4,14 +4,15 @@
  * Whether text is incomplete is known from Lua's own message: a syntax error
  * at "<eof>". To keep locals, `\n;(...)()` is put behind the text and a C
  * function is passed to the chunk, which reads its caller's live locals with
- * lua_getlocal: no debug hook, no change of line numbers. (Not seen: locals
- * of a text that ends in `return`, and numbers declared <const>, which Lua's
- * compiler folds away. After an error nothing is kept.)
+ * lua_getlocal: no debug hook, no change of line numbers. `<const>` is blanked
+ * out for that, since the compiler folds such locals away. (Not kept: locals of
+ * a text that ends in `return`, and those of an input that failed.)
  */
 #include "config.h"
 
 #include "repl/eval.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -161,29 +162,69 @@ static int keep_locals(lua_State *L)
     return 0;
 }
 
-static bool has_word(const char *text, size_t n, const char *word)
+static const char *find(const char *text, size_t n, const char *word)
 {
-    const size_t m = strlen(word);
-    for (size_t i = 0; i + m <= n; i++)
-        if (memcmp(text + i, word, m) == 0)
-            return true;
-    return false;
+    return memmem(text, n, word, strlen(word));
+}
+
+static bool is_letter(char c)
+{
+    return c == '_' || isalnum((unsigned char)c);
+}
+
+/* Is what stands in text[0..at) `local name `, or `, name `? */
+static bool is_declared(const char *text, size_t at)
+{
+    while (at > 0 && text[at - 1] == ' ')
+        at--;
+    while (at > 0 && is_letter(text[at - 1]))
+        at--;
+    while (at > 0 && text[at - 1] == ' ')
+        at--;
+    return at > 0 && (text[at - 1] == ','
+                      || (at >= 5 && memcmp(text + at - 5, "local", 5) == 0));
+}
+
+/* Push the text with `<const>` of its locals blanked out. */
+static const char *push_without_const(lua_State *L, const char *text, size_t n)
+{
+    static const char attribute[] = "<const>";
+    const size_t bytes = sizeof attribute - 1;
+    luaL_Buffer b;
+    char *copy = luaL_buffinitsize(L, &b, n);
+    memcpy(copy, text, n);
+    for (size_t at = 0; at + bytes <= n; at++)
+        if (memcmp(copy + at, attribute, bytes) == 0 && is_declared(copy, at))
+            memset(copy + at, ' ', bytes);
+    luaL_pushresultsize(&b, n);
+    return lua_tostring(L, -1);
+}
+
+/* With the function of a text on top: put in its place the one that keeps the
+ * text's locals; false when there is none. */
+static bool replace_by_keeping(lua_State *L, const char *text, size_t n,
+                               const char *chunk)
+{
+    const int top = lua_gettop(L);
+    if (find(text, n, "local") == NULL)
+        return false;
+    const char *kept = push_without_const(L, text, n);
+    const bool done = load(L, "", kept, n, "\n;(...)()", chunk) == LUA_OK;
+    if (done)
+        lua_replace(L, top);
+    lua_settop(L, top);
+    return done;
 }
 
 bool qkv_eval_compile(lua_State *L, const char *text, size_t n,
                       const char *chunk)
 {
-    const int top = lua_gettop(L);
     if (load_input(L, text, n, chunk) != QKV_EVAL_COMPLETE)
         return false;
-    if (has_word(text, n, "local")
-        && load(L, "", text, n, "\n;(...)()", chunk) == LUA_OK) {
-        lua_replace(L, -2);
+    if (replace_by_keeping(L, text, n, chunk))
         lua_pushcfunction(L, keep_locals);
-        return true;
-    }
-    lua_settop(L, top + 1);
-    lua_pushnil(L);
+    else
+        lua_pushnil(L);
     return true;
 }
 

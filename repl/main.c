@@ -265,6 +265,7 @@ static int start(lua_State *L)
     qkv_globals_set_strict(L, true);
     int status = run_asked(L, o) ? OK : qkv_stop_asked() ? INTERRUPTED
                                                         : FAILED;
+    qkv_stop_clear();
     const bool is_alone = o->script == NULL && o->n_statements == 0;
     if ((is_alone && status == OK) || o->wants_prompt)
         status = run_prompt(L, o);

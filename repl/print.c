@@ -204,9 +204,16 @@ static int push_keys(lua_State *L, int t, lua_Integer length, int *total)
     return n;
 }
 
+/* Can it stand before `=` in a table as it is? */
 static bool is_name(const char *s)
 {
-    if (strspn(s, "0123456789") > 0 || *s == '\0')
+    static const char reserved[] = " and break do else elseif end false for "
+        "function goto if in local nil not or repeat return then true until "
+        "while ";
+    const char *found = strstr(reserved, s);
+    const bool is_word = found != NULL && found > reserved
+        && found[-1] == ' ' && found[strlen(s)] == ' ';
+    if (is_word || strspn(s, "0123456789") > 0 || *s == '\0')
         return false;
     return s[strspn(s, "abcdefghijklmnopqrstuvwxyz"
                        "ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789")] == '\0';
@@ -354,7 +361,9 @@ static void render(lua_State *L, int index, const layout *at)
 {
     luaL_checkstack(L, 24, "too deep to print");
     const int type = lua_type(L, index);
-    if (type == LUA_TSTRING)
+    if (type == LUA_TNUMBER && isnan(lua_tonumber(L, index)))
+        lua_pushliteral(L, "nan");          /* not the system's "-nan" */
+    else if (type == LUA_TSTRING)
         push_quoted(L, index, at->depth > 0 ? MOST_BYTES : (size_t)-1);
     else if (type == LUA_TFUNCTION)
         push_function(L, index);
@@ -499,9 +508,11 @@ static int push_cell(lua_State *L, int t, int i, int name)
 
 static void format_float(char *text, size_t room, const column *c, double x)
 {
-    int digits = c->largest < 1.0 ? 1 : 1 + (int)log10(c->largest);
-    const int decimals = digits > 4 ? 1 : 5 - digits;
-    if (c->largest >= 1e7 || (c->largest > 0.0 && c->largest < 1e-3))
+    const int digits = c->largest < 1.0 ? 1 : 1 + (int)log10(c->largest);
+    const int decimals = digits > 3 ? 2 : 5 - digits;
+    if (isnan(x))
+        snprintf(text, room, "nan");
+    else if (c->largest >= 1e7 || (c->largest > 0.0 && c->largest < 1e-3))
         snprintf(text, room, "%.3e", x);
     else
         snprintf(text, room, "%.*f", decimals, x);
@@ -554,7 +565,7 @@ static void measure(lua_State *L, int t, int rows, int name, column *c)
 }
 
 /* Append the text on top, padded, to the text below it; pops it. */
-static void add_padded(lua_State *L, const column *c, bool is_last)
+static void add_padded(lua_State *L, const column *c)
 {
     size_t bytes;
     const char *s = lua_tolstring(L, -1, &bytes);
@@ -565,12 +576,46 @@ static void add_padded(lua_State *L, const column *c, bool is_last)
     for (; !c->is_text && pad > 0; pad--)
         luaL_addchar(&b, ' ');
     luaL_addlstring(&b, s, bytes);
-    for (; !is_last && pad > 0; pad--)
+    for (; pad > 0; pad--)
         luaL_addchar(&b, ' ');
-    luaL_addstring(&b, is_last ? "" : "  ");
+    luaL_addstring(&b, "  ");
     luaL_pushresult(&b);
     lua_remove(L, cell);
     lua_concat(L, 2);
+}
+
+/* Take the spaces off the end of the text on top. */
+static void trim(lua_State *L)
+{
+    size_t n;
+    const char *s = lua_tolstring(L, -1, &n);
+    while (n > 0 && s[n - 1] == ' ')
+        n--;
+    lua_pushlstring(L, s, n);
+    lua_remove(L, -2);
+}
+
+/* Push a list of the lines of a table with n columns, whose names begin at
+ * index `names`: a heading, then the records of t. */
+static void push_lines(lua_State *L, int t, int rows, int names,
+                       const column *cs, int n)
+{
+    lua_newtable(L);
+    const int lines = lua_gettop(L);
+    for (int i = 0; i <= rows; i++) {
+        lua_pushliteral(L, "");
+        for (int j = 0; j < n; j++) {
+            if (i == 0) {
+                lua_pushvalue(L, names + j);
+            } else {
+                push_cell(L, t, i, names + j);
+                format_cell(L, &cs[j]);
+            }
+            add_padded(L, &cs[j]);
+        }
+        trim(L);
+        lua_rawseti(L, lines, i + 1);
+    }
 }
 
 /* Push the table with columns of the list of records t. */
@@ -585,21 +630,8 @@ static void push_records(lua_State *L, int t)
         lua_rawgeti(L, names, j + 1);
         measure(L, t, rows, names + 1 + j, &cs[j]);
     }
-    lua_newtable(L);
+    push_lines(L, t, rows, names + 1, cs, n);
     const int lines = lua_gettop(L);
-    for (int i = 0; i <= rows; i++) {
-        lua_pushliteral(L, "");
-        for (int j = 0; j < n; j++) {
-            if (i == 0) {
-                lua_pushvalue(L, names + 1 + j);
-            } else {
-                push_cell(L, t, i, names + 1 + j);
-                format_cell(L, &cs[j]);
-            }
-            add_padded(L, &cs[j], j == n - 1);
-        }
-        lua_rawseti(L, lines, i + 1);
-    }
     luaL_Buffer b;
     luaL_buffinit(L, &b);
     for (int i = 0; i <= rows; i++) {

@@ -68,10 +68,15 @@ static bool call(lua_State *L, int nargs, bool is_quiet)
     qkv_progress_erase();
     if (status != LUA_OK)
         return false;
+    if (qkv_stop_asked()) {             /* it caught the error itself */
+        lua_settop(L, base - 1);
+        lua_pushliteral(L, "interrupted");
+        return false;
+    }
     lua_pushboolean(L, is_quiet);
     lua_pushcclosure(L, l_show, 1);
     lua_insert(L, base);
-    return qkv_eval_call(L, lua_gettop(L) - base, 0) == LUA_OK;
+    return lua_pcall(L, lua_gettop(L) - base, 0, 0) == LUA_OK;
 }
 
 bool qkv_repl_call(lua_State *L, int nargs)

@@ -3,7 +3,8 @@
  *
  * The first SIGINT asks: it sets qkv_interrupt(), which loops in C poll, and
  * arms a debug hook on the running Lua thread, which raises "interrupted"
- * there. The hook stays armed until qkv_stop_clear(), so that a loop around
+ * there. The hook stays armed until qkv_stop_clear(): it lets what closes
+ * files run for 50 ms, then raises wherever Lua is, so that a loop around
  * pcall cannot swallow it. The third SIGINT during one computation ends the
  * program at once with status 130, for what cannot be asked (a backtracking
  * string.find, a child that hangs).
@@ -25,7 +26,8 @@
  * thread, since a hook acts on one thread only. One state a process. */
 void qkv_stop_install(lua_State *L);
 
-/* Back at the prompt, or about to run something: forget all signals. */
+/* Back at the prompt, or at the end: forget SIGINT, take the hook off. That
+ * stdout is closed is not forgotten. */
 void qkv_stop_clear(void);
 
 bool qkv_stop_asked(void);          /* was SIGINT seen since? */

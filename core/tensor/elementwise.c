@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/interrupt.h"
+#include "tensor/kernel.h"
 #include "tensor/walk.h"
 
 #define EACH(expression)                                                    \
@@ -26,9 +27,9 @@ static void binary_run(qkv_binary op, float *out, const float *a,
                        const float *b, int64_t n)
 {
     switch (op) {
-    case QKV_ADD: EACH(a[i] + b[i]);
+    case QKV_ADD: qkv_kernel()->add(out, a, b, n); break;
     case QKV_SUB: EACH(a[i] - b[i]);
-    case QKV_MUL: EACH(a[i] * b[i]);
+    case QKV_MUL: qkv_kernel()->multiply(out, a, b, n); break;
     case QKV_DIV: EACH(a[i] / b[i]);
     case QKV_POW: EACH(powf(a[i], b[i]));
     /* a NaN on either side comes through */
@@ -46,11 +47,11 @@ static void unary_run(qkv_unary op, float *out, const float *a, int64_t n)
 {
     switch (op) {
     case QKV_NEG: EACH(-a[i]);
-    case QKV_EXP: EACH(expf(a[i]));
+    case QKV_EXP: qkv_kernel()->exp(out, a, n); break;
     case QKV_LOG: EACH(logf(a[i]));
     case QKV_SQRT: EACH(sqrtf(a[i]));
     case QKV_ABS: EACH(fabsf(a[i]));
-    case QKV_TANH: EACH(tanhf(a[i]));
+    case QKV_TANH: qkv_kernel()->tanh(out, a, n); break;
     case QKV_ROUND: EACH(rintf(a[i]));      /* ties to even */
     case QKV_ISNAN: EACH(isnan(a[i]) ? 1.0f : 0.0f);
     }

@@ -10,6 +10,7 @@
 
 #include "base/interrupt.h"
 #include "base/parallel.h"
+#include "tensor/kernel.h"
 #include "tensor/reduce.h"
 #include "tensor/walk.h"
 
@@ -80,27 +81,40 @@ static bool each_row(const qkv_tensor *t, rows *r, qkv_body *body,
 
 /* ---- softmax, cumsum ---- */
 
+/* The sum of exp(x - most), which is put in x's place unless `keep`. */
+static double sum_of_exp(float *x, int64_t n, float most, bool keep)
+{
+    float room[QKV_RUN];
+    double sum = 0.0;
+    for (int64_t at = 0, part; at < n; at += part) {
+        part = n - at < QKV_RUN ? n - at : QKV_RUN;
+        float *to = keep ? room : x + at;
+        for (int64_t i = 0; i < part; i++)
+            to[i] = x[at + i] - most;
+        qkv_kernel()->exp(to, to, part);
+        sum += qkv_kernel()->sum(to, part);
+    }
+    return sum;
+}
+
 /* x = exp(x - max) / sum, or its logarithm x - max - log(sum) */
 static void softmax_row(float *x, int64_t n, bool log_of_it)
 {
     float most = -INFINITY;
-    double sum = 0.0;
-    for (int64_t i = 0; i < n; i++)         /* a NaN comes through below */
+    for (int64_t i = 0; i < n; i++)     /* a NaN comes through below */
         most = x[i] > most ? x[i] : most;
-    if (isinf(most) && most < 0)            /* all masked: no 0 / 0 */
-        most = 0.0f;
-    for (int64_t i = 0; i < n; i++) {
-        const float e = expf(x[i] - most);
-        sum += (double)e;
-        if (!log_of_it)
-            x[i] = e;
-    }
-    const double scale = sum > 0.0 || isnan(sum) ? 1.0 / sum : 0.0;
+    const bool masked = isinf(most) && most < 0;
+    const double sum = sum_of_exp(x, n, masked ? 0.0f : most, log_of_it);
     const double shift = (double)most + log(sum);
+    const double scale = 1.0 / sum;
+    if (masked && !isnan(sum)) {        /* -inf everywhere: no 0 / 0 */
+        for (int64_t i = 0; i < n; i++)
+            x[i] = log_of_it ? -INFINITY : 0.0f;
+        return;
+    }
     for (int64_t i = 0; i < n; i++)
-        x[i] = !log_of_it ? (float)((double)x[i] * scale)
-             : isinf(x[i]) && x[i] < 0 && !isnan(sum) ? x[i]
-             : (float)((double)x[i] - shift);
+        x[i] = (float)(log_of_it ? (double)x[i] - shift
+                                 : (double)x[i] * scale);
 }
 
 static void softmax_rows(void *context, int64_t begin, int64_t end, int thread)

@@ -3,7 +3,7 @@
  *
  * A reduction is an accumulator that takes values one by one and can be
  * merged with another: a sum, a sum of squares about a centre, a smallest, a
- * largest; all in double. Along an axis, t is [outer, n, inner]: up to 64
+ * largest; all in double. Along an axis, t is [outer, n, inner]: up to 256
  * neighbours of inner are accumulated side by side. Over all elements, each
  * piece of the walk (walk.h) has its own accumulator, merged in order.
  * What keeps the axis (softmax, sort) is in order.c.
@@ -17,13 +17,14 @@
 #include "base/alloc.h"
 #include "base/interrupt.h"
 #include "base/parallel.h"
+#include "tensor/kernel.h"
 #include "tensor/walk.h"
 
 /* ---- accumulators ---- */
 
 typedef enum kind { SUM, SQUARES, SMALLEST, LARGEST } kind;
 
-enum { LANES = 8, TILE = 64 };
+enum { LANES = 8, TILE = 256 };
 
 static double start_of(kind what)
 {
@@ -42,44 +43,59 @@ static double merged(kind what, double a, double b)
 
 /* acc [width] takes x [n, width], rows `step` apart; centre [width] is read
  * for SQUARES only. */
-static inline void accumulate(kind what, double *acc, const double *centre,
-                              const float *x, int64_t n, int64_t step,
-                              int width)
+static void accumulate(kind what, double *acc, const double *centre,
+                       const float *x, int64_t n, int64_t step, int width)
 {
     for (int64_t j = 0; j < n; j++, x += step)
-        for (int i = 0; i < width; i++) {
-            const double v = (double)x[i];
-            if (what == SUM)
-                acc[i] += v;
-            else if (what == SQUARES)
-                acc[i] += (v - centre[i]) * (v - centre[i]);
-            else
-                acc[i] = merged(what, acc[i], v);
+        switch (what) {
+        case SUM:
+            for (int i = 0; i < width; i++)
+                acc[i] += (double)x[i];
+            break;
+        case SQUARES:
+            for (int i = 0; i < width; i++) {
+                const double apart = (double)x[i] - centre[i];
+                acc[i] += apart * apart;
+            }
+            break;
+        default:
+            for (int i = 0; i < width; i++)
+                acc[i] = merged(what, acc[i], (double)x[i]);
         }
 }
 
-/* The same for one accumulator and x [n] side by side: in eight lanes, which
- * the processor adds at once. */
+/* The smallest or largest of x [n] and acc, NaN if there is one; in lanes,
+ * which the processor compares at once. */
+static double extreme(kind what, double acc, const float *x, int64_t n)
+{
+    float lane[LANES];
+    bool nan_seen = false;
+    int64_t i = 0;
+    for (int l = 0; l < LANES; l++)
+        lane[l] = (float)start_of(what);
+    for (; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            const float v = x[i + l];
+            const bool better = what == LARGEST ? v > lane[l] : v < lane[l];
+            nan_seen |= isnan(v);
+            lane[l] = better ? v : lane[l];
+        }
+    for (; i < n; i++)
+        acc = merged(what, acc, (double)x[i]);
+    for (int l = 0; l < LANES; l++)
+        acc = merged(what, acc, (double)lane[l]);
+    return nan_seen ? (double)NAN : acc;
+}
+
+/* acc takes x [n], which lie side by side. */
 static double accumulate_row(kind what, double acc, double centre,
                              const float *x, int64_t n)
 {
-    double lane[LANES], centres[LANES];
-    for (int i = 0; i < LANES; i++) {
-        lane[i] = start_of(what);
-        centres[i] = centre;
+    switch (what) {
+    case SUM: return acc + qkv_kernel()->sum(x, n);
+    case SQUARES: return acc + qkv_kernel()->sum_squares(x, centre, n);
+    default: return extreme(what, acc, x, n);
     }
-    const int64_t whole = n / LANES;
-    switch (what) {             /* a loop each, for the compiler */
-    case SUM: accumulate(SUM, lane, centres, x, whole, LANES, LANES); break;
-    case SQUARES:
-        accumulate(SQUARES, lane, centres, x, whole, LANES, LANES);
-        break;
-    default: accumulate(what, lane, centres, x, whole, LANES, LANES);
-    }
-    for (int i = 0; i < LANES; i++)
-        acc = merged(what, acc, lane[i]);
-    accumulate(what, &acc, &centre, x + whole * LANES, n % LANES, 1, 1);
-    return acc;
 }
 
 /* The accumulator that an operation ends with. */

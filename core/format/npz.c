@@ -16,8 +16,6 @@
 
 #include "format/npy.h"
 
-#ifdef HAVE_ZLIB
-
 #include <inttypes.h>
 #include <string.h>
 #include <zlib.h>
@@ -479,24 +477,3 @@ bool qkv_npz_save(const char *path, int64_t n, const char *const *names,
     qkv_writer_abandon(&w);
     return false;
 }
-
-#else
-
-bool qkv_npz_load(const char *path, int64_t *n, char ***names,
-                  qkv_tensor ***tensors, qkv_error *err)
-{
-    (void)names, (void)tensors;
-    *n = 0;
-    return qkv_fail(err, QKV_EUNSUPPORTED, "%s: built without zlib, which .npz "
-                    "needs", path);
-}
-
-bool qkv_npz_save(const char *path, int64_t n, const char *const *names,
-                  qkv_tensor *const *tensors, qkv_error *err)
-{
-    (void)n, (void)names, (void)tensors;
-    return qkv_fail(err, QKV_EUNSUPPORTED, "%s: built without zlib, which .npz "
-                    "needs", path);
-}
-
-#endif

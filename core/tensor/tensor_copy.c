@@ -421,30 +421,11 @@ bool qkv_tensor_fill(qkv_tensor *t, double value, qkv_error *err)
     return good;
 }
 
-/* Can from be broadcast to t's shape? */
-static bool check_into(const qkv_tensor *t, const qkv_tensor *from,
-                       qkv_error *err)
-{
-    qkv_tensor both;
-    char left[160], right[160];
-    if (!qkv_broadcast(&both, t, from, err))
-        return false;
-    bool same = both.n_dims == t->n_dims;
-    for (int i = 0; i < t->n_dims && same; i++)
-        same = both.shape[i] == t->shape[i];
-    if (same)
-        return true;
-    qkv_tensor_describe(t, left, sizeof left);
-    qkv_tensor_describe(from, right, sizeof right);
-    return qkv_fail(err, QKV_ESHAPE, "%s does not broadcast to %s", right,
-                    left);
-}
-
 bool qkv_tensor_copy(qkv_tensor *t, const qkv_tensor *from, qkv_error *err)
 {
     if (!qkv_check_writable(t, err)
         || !qkv_check_plain(from, "elements", err)
-        || !check_into(t, from, err))
+        || !qkv_check_into(t, from, err))
         return false;
     if (t->dtype == from->dtype && t->storage->data != from->storage->data)
         return move(t, from, err);

@@ -15,9 +15,6 @@
 #include "base/parallel.h"
 #include "tensor/quant.h"
 
-/* Elements a thread takes at a time; fewer are not worth a second thread. */
-enum { PIECE = 1 << 16 };
-
 void qkv_walk_init(qkv_walk *w, int n_dims, const int64_t *shape)
 {
     *w = (qkv_walk){.n_dims = n_dims, .count = 1};
@@ -121,7 +118,7 @@ bool qkv_walk_run(qkv_walk *w, bool serial, qkv_visit *visit, void *context,
 {
     run r = {w, visit, context};
     merge(w);
-    qkv_parallel(w->count, serial ? w->count : PIECE, run_piece, &r);
+    qkv_parallel(w->count, serial ? w->count : QKV_PIECE, run_piece, &r);
     return qkv_check(err);
 }
 
@@ -201,6 +198,24 @@ bool qkv_check_writable(const qkv_tensor *t, qkv_error *err)
             return qkv_fail(err, QKV_EINVAL, "%s repeats its elements along "
                             "axis %d; change a clone", shape, i);
     return true;
+}
+
+bool qkv_check_into(const qkv_tensor *t, const qkv_tensor *from,
+                    qkv_error *err)
+{
+    qkv_tensor both;
+    char left[160], right[160];
+    if (!qkv_broadcast(&both, t, from, err))
+        return false;
+    bool same = both.n_dims == t->n_dims;
+    for (int i = 0; i < t->n_dims && same; i++)
+        same = both.shape[i] == t->shape[i];
+    if (same)
+        return true;
+    qkv_tensor_describe(t, left, sizeof left);
+    qkv_tensor_describe(from, right, sizeof right);
+    return qkv_fail(err, QKV_ESHAPE, "%s does not broadcast to %s", right,
+                    left);
 }
 
 /* ---- values ---- */

@@ -14,6 +14,10 @@
 #include "tensor/tensor.h"
 
 enum { QKV_RUN = 512, QKV_MAX_OPERANDS = 4 };
+/* Elements a thread takes at a time; fewer are not worth a second one. The
+ * runs of a piece, elements [i * QKV_PIECE, (i + 1) * QKV_PIECE), are visited
+ * in order on one thread. */
+enum { QKV_PIECE = 1 << 16 };
 
 /* n elements of one operand, `stride` bytes apart. */
 typedef struct qkv_strip {
@@ -56,6 +60,10 @@ bool qkv_check_axis(const qkv_tensor *t, int axis, qkv_error *err);
 bool qkv_check_plain(const qkv_tensor *t, const char *what, qkv_error *err);
 /* The same, and tensors that may not be written. */
 bool qkv_check_writable(const qkv_tensor *t, qkv_error *err);
+
+/* Does from broadcast to t's shape (without changing it)? */
+bool qkv_check_into(const qkv_tensor *t, const qkv_tensor *from,
+                    qkv_error *err);
 
 /* A strip's values as float: in place where they lie so, else in room [n]. */
 const float *qkv_strip_floats(const qkv_strip *s, int64_t n, float *room);

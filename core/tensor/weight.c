@@ -113,6 +113,9 @@ bool qkv_weight_check(const qkv_weight *w, const char *name, qkv_error *err)
                         (long long)w->n, (long long)w->first,
                         (long long)w->group, w->pairs ? " (an even number)"
                         : "", (long long)w->pitch);
+    if (w->n > INT_MAX)
+        return qkv_fail(err, QKV_ESHAPE, "%s: %lld rows are too many", name,
+                        (long long)w->n);
     int64_t end;                /* of the last group */
     if (!qkv_int_mul(&end, w->n / w->group - 1, w->pitch)
         || !qkv_int_add(&end, end, w->first)

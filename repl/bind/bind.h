@@ -146,6 +146,7 @@ void qkv_bind_help(lua_State *L);
 void qkv_bind_tensor(lua_State *L);
 void qkv_bind_linalg(lua_State *L);
 void qkv_bind_geometry(lua_State *L);
+void qkv_bind_tokenizer(lua_State *L);
 void qkv_bind_model(lua_State *L);
 void qkv_bind_run(lua_State *L);
 void qkv_bind_plot(lua_State *L);

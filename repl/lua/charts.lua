@@ -7,6 +7,7 @@
 
 local _, _, _, half <const> = ...
 local P <const> = half.plot
+P.figure = P.figure or {}
 local F <const> = P.figure
 
 local charts, sizes = {}, {}

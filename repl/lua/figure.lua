@@ -10,8 +10,8 @@
 local _, _, _, half <const> = ...
 local P <const> = half.plot             -- the C half: repl/bind/plot.c
 
-local F = {}
-half.plot.figure = F
+local F = P.figure or {}             -- halves load in any order
+P.figure = F
 
 ---- colours ----
 

@@ -7,6 +7,7 @@
 
 local qkv <const>, doc <const>, class <const>, half <const> = ...
 local P <const> = half.plot
+P.figure = P.figure or {}
 local F <const> = P.figure
 
 local plot = {}

@@ -1,0 +1,77 @@
+--[[ model.lua - what models and runs do in Lua
+
+Called with (qkv, doc, class). Hidden states of texts, pooled, and one position
+of every sequence of a batch: both are a few readings put together.
+]]
+local qkv <const>, doc <const>, class <const> = ...
+
+local model <const>, run <const> = class "model", class "run"
+
+local function check_options(options, known, fn)
+  for name in pairs(options) do
+    if not known[name] then
+      error(("%s: unknown option '%s'"):format(fn, tostring(name)), 3)
+    end
+  end
+end
+
+run.stack = doc("run.stack", "r:stack(site, {layer=, pos=}) -> tensor",
+  "One position (the last unless told otherwise) of each sequence of a batch, "
+  .. "stacked: [seq, ...].\n"
+  .. "> m:run({{1, 2}, {3}}):stack(\"resid_post\", {layer = 0})"
+  .. ":size(\"seq\") == 2",
+  function(r, site, options)
+    options = options or {}
+    check_options(options, {layer = true, pos = true}, "stack")
+    local parts = {}
+    for i = 0, #r - 1 do
+      local one = #r > 1 and r:seq(i) or r
+      local t
+      if options.layer then t = one(site, options.layer) else t = one(site) end
+      parts[i + 1] = t:at{pos = options.pos or -1}
+    end
+    return qkv.stack(parts, "seq")
+  end)
+
+local pools <const> = {
+  mean = function(t) return t:mean("pos") end,
+  cls = function(t) return t:at{pos = 0} end,
+  last = function(t) return t:at{pos = -1} end,
+}
+
+model.hidden = doc("model.hidden",
+  "m:hidden(texts, {site=, layer=, pool=, normalize=}) -> tensor [n, d_model]",
+  "One vector a text: a site (resid_post, or what leaves a post-norm block) "
+  .. "of a layer (the last), pooled over positions: \"mean\" (the default), "
+  .. "\"cls\", \"last\", or \"none\" for a list of [pos, d_model]. normalize "
+  .. "= true makes lengths 1.\n"
+  .. "> m:hidden({{1, 2}, {3}}):size(\"d_model\") == m.config.d_model",
+  function(m, texts, options)
+    options = options or {}
+    check_options(options, {site = true, layer = true, pool = true,
+                            normalize = true}, "hidden")
+    local site = options.site
+    if not site then
+      site = m.config.layout == "post-norm" and "normalized_resid_post"
+             or "resid_post"
+    end
+    local layer, how = options.layer or -1, options.pool or "mean"
+    if how ~= "none" and not pools[how] then
+      error(("hidden: pool '%s' is not one of mean, cls, last, none"):format(
+        tostring(how)), 2)
+    end
+    if layer < 0 then layer = layer + m.config.n_layers end
+    local name <const> = m:sites(site)[layer + 1]
+    local r <const> = m:run(texts, {names = {name}, logits = false})
+    local out = {}
+    for i = 0, #r - 1 do
+      local t = (#r > 1 and r:seq(i) or r)[name]
+      if how ~= "none" then t = pools[how](t) end
+      if options.normalize then
+        t = t / t:norm("d_model"):reshape(how == "none" and {t.shape[1], 1}
+                                          or {1})
+      end
+      out[i + 1] = how == "none" and t:clone() or t
+    end
+    return how == "none" and out or qkv.stack(out, "text")
+  end)

@@ -255,8 +255,10 @@ static bool read_tensor(entry *t, cursor *c, const char *name, int64_t i,
     t->offset = (size_t)offset;
     t->known = qkv_dtype_gguf(&t->dtype, t->type);
     if (t->known && !qkv_tensor_bytes(&t->bytes, t->dtype, t->n_dims, t->shape,
-                                      err))
+                                      err)) {
+        err->code = QKV_EFORMAT;    /* a file's shape, not a caller's */
         return qkv_fail_in(err, "tensor %.*s", SHOWN, name);
+    }
     return true;
 }
 

@@ -798,7 +798,7 @@ sizes.grid = function(spec)
     local w, h = P.size_of(p)
     wide, high = math.max(wide, w), math.max(high, h)
   end
-  local rows = math.ceil(#spec.plots / spec.columns)
+  local rows = math.max(1, math.ceil(#spec.plots / spec.columns))
   local k = math.min(1, math.max(0.6, 1500 / (wide * spec.columns)))
   local w = math.min(MOST_PIXELS, wide * k * spec.columns)
   local h = math.min(MOST_PIXELS, high * k * rows)

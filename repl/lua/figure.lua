@@ -3,7 +3,7 @@
 -- A canvas collects a gnuplot script. Everything is placed in pixels (x to
 -- the right, y downward) and written as `at screen`, so that what is drawn
 -- does not depend on gnuplot's own idea of margins, and is the same for PNG,
--- SVG and PDF. Words are always between single quotes, quotes doubled, on a
+-- SVG and PDF. Words are always between single quotes (F.quote), on a
 -- terminal set `noenhanced`: between double quotes gnuplot would run a
 -- command in back-quotes. Works with gnuplot 5.4 and 6.0.
 
@@ -126,8 +126,10 @@ end
 function Canvas:sx(x) return x / self.width end
 function Canvas:sy(y) return 1 - y / self.height end
 
+-- A word as a gnuplot string. A quote in it becomes a typographic one: doubled
+-- ones are misread at the beginning of a string and beside each other.
 function F.quote(text)
-  return "'" .. text:gsub("[%c]", " "):gsub("'", "''") .. "'"
+  return "'" .. text:gsub("[%c]", " "):gsub("'", "’") .. "'"
 end
 
 -- Diameter in pixels -> pointsize; the terminals differ.

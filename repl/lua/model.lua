@@ -68,8 +68,9 @@ model.hidden = doc("model.hidden",
       local t = (#r > 1 and r:seq(i) or r)[name]
       if how ~= "none" then t = pools[how](t) end
       if options.normalize then
-        t = t / t:norm("d_model"):reshape(how == "none" and {t.shape[1], 1}
-                                          or {1})
+        local length = t:norm("d_model")        -- a number, or one a position
+        if how == "none" then length = length:reshape(t.shape[1], 1) end
+        t = t / length
       end
       out[i + 1] = how == "none" and t:clone() or t
     end

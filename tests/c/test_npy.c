@@ -150,7 +150,8 @@ static const struct {
     {"{'shape':(2,3),'fortran_order':True,'descr':'=f4'}", NULL},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (6L,)}", NULL},
     {"{'descr': '<f4', 'fortran_order': False, 'shape': (0, "
-     "9223372036854775807, 9223372036854775807)}", NULL},
+     "9223372036854775807, 9223372036854775807)}",
+     "more than can be addressed"},
     {"", "{ was expected in the header"},
     {"{", "the header's keys are not"},
     {"{}", "the header's keys are not"},

@@ -229,7 +229,7 @@ static void test_laws(void **state)
 static void test_space(void **state)
 {
     static const char *const texts[][2] = {
-        {"a b", " a| b"}, {" a", " a"}, {"\ta", " \t|a"}, {"", ""}};
+        {"a b", " a| b"}, {" a", " a"}, {"\ta", " |\t|a"}, {"", ""}};
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         qkv_error err;

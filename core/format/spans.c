@@ -6,13 +6,16 @@
 #include "format/spans.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static int by_begin(const void *a, const void *b)
 {
     const qkv_span *x = a, *y = b;
     if (x->begin != y->begin)
         return x->begin < y->begin ? -1 : 1;
-    return x->end < y->end ? -1 : x->end > y->end;
+    if (x->end != y->end)
+        return x->end < y->end ? -1 : 1;
+    return strcmp(x->name, y->name);    /* the same order everywhere */
 }
 
 bool qkv_spans_apart(qkv_span *spans, int64_t n, qkv_error *err)

@@ -330,7 +330,7 @@ QKV_DOC(qkv_einsum, "qkv.einsum(equation, t, ...) -> tensor",
     "commas, then -> and those of the result; what is not in the result is\n"
     "summed. The names are the equation's own.\n"
     "> qkv.einsum(\"i j, j -> i\", qkv.ones(2, 3), qkv.ones(3)):sum() == 6\n"
-    "> qkv.einsum(\"i i -> i\", qkv.eye(3)):sum() == 3");
+    "> qkv.einsum(\"i j -> j i\", qkv.ones(2, 3)).shape[1] == 3");
 static int l_qkv_einsum(lua_State *L)
 {
     const char *equation = luaL_checkstring(L, 1);

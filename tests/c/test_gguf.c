@@ -275,7 +275,7 @@ static const struct {
     {"a.outer", 5, QKV_EFORMAT, "tensor b.weight begins at byte"},
     {"b.inner", 33, QKV_EFORMAT, "tensor b.weight: "},
     {"b.outer", 2, QKV_EFORMAT, "tensor b.weight needs 68 bytes from byte"},
-    {"b.offset", 0, QKV_EFORMAT, "tensor a.weight begins at byte"},
+    {"b.offset", 0, QKV_EFORMAT, "tensor b.weight begins at byte"},
     {"b.offset", 16, QKV_EFORMAT,
      "tensor b.weight begins at 16 of the data, expected a multiple of 32"},
     {"b.offset", 64, QKV_EFORMAT, "tensor b.weight needs 34 bytes from byte"},

@@ -2,12 +2,13 @@
  * bpe.c - byte-level byte-pair encoding: see bpe.h
  *
  * Merges lie in rank order, each a pair of ids and the id of the whole; a hash
- * of words (rank + 1 in 24 bits, 8 bits of the hash) finds a pair's rank, and
- * that a pair has none, mostly from one word. A text word of up to SHORT bytes, as almost all are, is merged in two arrays on the
- * stack: find the lowest rank, merge, look its two neighbours up again. A
- * longer one (a run of blanks, a DNA sequence) is a linked list with a heap,
- * n log n. Words of up to WORD_BYTES are remembered, since texts repeat
- * themselves: a direct-mapped cache of one line of memory a word.
+ * of 32-bit slots (rank + 1 in 24 bits, 8 bits of the hash) finds a pair's
+ * rank, and that a pair has none, mostly from one slot. A word of up to SHORT
+ * bytes, as almost all are, is merged in two arrays on the stack: find the
+ * lowest rank, merge, look its two neighbours up again. A longer one (a run of
+ * blanks, a DNA sequence) is a linked list with a heap, n log n. Words of up
+ * to WORD_BYTES are remembered, since texts repeat themselves: a direct-mapped
+ * cache of one line of memory a word.
  */
 #include "config.h"
 

@@ -29,7 +29,7 @@ typedef struct qkv_specials {   /* start from {0}; qkv_specials_free */
     qkv_special *list;
     int64_t count, room;
     qkv_text text;
-    int64_t first[257];         /* list[first[c] .. first[c + 1]) begin with c */
+    int64_t first[257];         /* list[first[c]..first[c + 1]) begin with c */
 } qkv_specials;
 
 void qkv_specials_free(qkv_specials *s);

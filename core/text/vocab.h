@@ -51,7 +51,7 @@ bool qkv_vocab_put(qkv_vocab *v, int64_t id, qkv_slice piece, unsigned flags,
  * is written with; one that stands for none is kept as written, and hidden. */
 bool qkv_vocab_put_byte_level(qkv_vocab *v, int64_t id, qkv_slice piece,
                               qkv_error *err);
-/* Lent until the next put; {"", 0} for an id without a piece. 0 <= id < size. */
+/* Lent until the next put; empty for an id without a piece. 0 <= id < size. */
 qkv_slice qkv_vocab_piece(const qkv_vocab *v, int64_t id);
 
 /* Builds the hash; no puts after it. Of ids with the same bytes the last is

@@ -533,6 +533,31 @@ static bool run_script(qkv_text *heard, qkv_plot *p, const scratch *script,
     return ok;
 }
 
+/* gnuplot does not notice when a write fails, so look at the end. */
+static bool check_whole(const char *terminal, const qkv_text *picture,
+                        size_t before, qkv_error *err)
+{
+    static const struct {
+        const char *terminal, *end;
+    } ends[] = {{"pngcairo", "IEND\xae\x42\x60\x82"}, {"svg", "</svg>"},
+                {"pdfcairo", "%%EOF"}, {"sixelgd", "\033\\"}};
+    const size_t bytes = picture->bytes - before;
+    if (bytes == 0)
+        return qkv_fail(err, QKV_EIO, "gnuplot drew nothing");
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        const size_t n = strlen(ends[i].terminal);
+        if (strncmp(terminal, ends[i].terminal, n) != 0)
+            continue;
+        const size_t tail = bytes < 16 ? bytes : 16;
+        return memmem(picture->data + picture->bytes - tail, tail,
+                      ends[i].end, strlen(ends[i].end)) != NULL
+            || qkv_fail(err, QKV_EIO, "gnuplot's picture breaks off after %zu "
+                        "bytes: is a disk full, or a file's size limited?",
+                        bytes);
+    }
+    return true;
+}
+
 bool qkv_plot_draw(qkv_text *picture, qkv_text *heard, qkv_plot *p,
                    const char *terminal, const char *script, size_t bytes,
                    qkv_error *err)
@@ -549,9 +574,10 @@ bool qkv_plot_draw(qkv_text *picture, qkv_text *heard, qkv_plot *p,
         && scratch_put(&in, head.data, head.bytes, err)
         && scratch_put(&in, script, bytes, err)
         && run_script(heard, p, &in, err)
-        && scratch_get(picture, &out, err);
-    if (ok && picture->bytes == before)
-        ok = qkv_fail(err, QKV_EIO, "gnuplot drew nothing");
+        && scratch_get(picture, &out, err)
+        && check_whole(terminal, picture, before, err);
+    if (!ok)
+        picture->bytes = before;
     qkv_text_free(&head);
     scratch_close(&in);
     scratch_close(&out);

@@ -235,6 +235,7 @@ static void test_errors(void **state)
         {"syntax", "pngcairo", "plot (\n", "gnuplot: "},
         {"block", "pngcairo", "$d << END\n1 2\n", "gnuplot"},
         {"killed", "pngcairo", "x = system('kill -9 $PPID')\n", "signal 9"},
+        {"no picture", "pngcairo", "x = 1\n", "gnuplot drew nothing"},
         {"leaves", "pngcairo", "exit\n", "gnuplot"},
         {"hangs", "pngcairo", "pause 100\n", "gave no answer in 1.5 s"}};
     (void)state;

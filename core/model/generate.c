@@ -134,7 +134,7 @@ bool qkv_sampler_pick(int32_t *token, qkv_sampler *s, const float *logits,
     double mass = weigh(s, logits, most);
     int64_t kept = s->n;
     if (s->top_k > 0 && s->top_k < s->n)
-        kept = likeliest(&mass, s, s->top_k, INFINITY);
+        kept = likeliest(&mass, s, s->top_k, HUGE_VAL);
     if (s->top_p < 1)
         kept = likeliest(&mass, s, kept, s->top_p * mass);
     double left = qkv_random_uniform(&s->random) * mass;

@@ -320,7 +320,7 @@ static const float *push_logits(lua_State *L, qkv_run *r, int64_t seq,
     qkv_push_tensor(L, qkv_run_logits(r, seq, pos, &err), &err);
     const float *x = qkv_tensor_data(qkv_check_tensor(L, -1));
     const int64_t n = qkv_run_stack(r)->config.d_vocab;
-    double most = -INFINITY, sum = 0;
+    double most = -HUGE_VAL, sum = 0;
     for (int64_t i = 0; i < n; i++)
         most = (double)x[i] > most ? (double)x[i] : most;
     for (int64_t i = 0; i < n; i++)

@@ -147,7 +147,7 @@ static double error_of(const qkv_tensor *got, const qkv_tensor *want,
         const double g = qkv_tensor_get(got, index);
         if (w < -1e8) {                 /* masked: IGNORE there, -inf here */
             if (!(g < -1e8))
-                return INFINITY;
+                return HUGE_VAL;
         } else {
             largest = fabs(w) > largest ? fabs(w) : largest;
             if (!(fabs(g - w) <= worst))

@@ -196,17 +196,10 @@ static bool check_size(int64_t *count, const header *h, size_t room,
                        qkv_error *err)
 {
     const size_t each = qkv_scalars[h->type].bytes;
-    bool fits = true;
     *count = 1;
     for (int d = 0; d < h->n_dims; d++)
-        fits = fits && qkv_int_mul(count, *count, h->shape[d]);
-    for (int d = 0; d < h->n_dims; d++)
-        if (h->shape[d] == 0) {
-            *count = 0;
-            fits = true;
-        }
-    if (!fits)
-        return qkv_fail(err, QKV_EFORMAT, "its dimensions are too large");
+        if (!qkv_int_mul(count, *count, h->shape[d]))
+            return qkv_fail(err, QKV_EFORMAT, "its dimensions are too large");
     if ((uint64_t)*count > room / each)
         return qkv_fail(err, QKV_EFORMAT, "%" PRId64 " elements of %zu bytes, "
                         "the file has %zu bytes for them", *count, each, room);

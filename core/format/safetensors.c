@@ -150,16 +150,14 @@ static void check_size(const entry *e, qkv_json *j)
     if (j->failed || e->type == QKV_N_SCALARS)
         return;
     size_t bytes = qkv_scalars[e->type].bytes;
-    bool fits = true, empty = false;
-    for (int d = 0; d < e->n_dims; d++) {
-        empty = empty || e->shape[d] == 0;
-        fits = fits && qkv_size_mul(&bytes, bytes, (size_t)e->shape[d]);
-    }
-    if (!fits && !empty)
-        qkv_json_fail(j, "its dimensions are too large");
-    else if ((empty ? 0 : bytes) != e->bytes)
+    for (int d = 0; d < e->n_dims; d++)
+        if (!qkv_size_mul(&bytes, bytes, (size_t)e->shape[d])) {
+            qkv_json_fail(j, "its dimensions are too large");
+            return;
+        }
+    if (bytes != e->bytes)
         qkv_json_fail(j, "its shape in %s takes %zu bytes, data_offsets are "
-                      "%zu apart", e->word, empty ? 0 : bytes, e->bytes);
+                      "%zu apart", e->word, bytes, e->bytes);
 }
 
 static void read_entry(entry *e, qkv_json *j, size_t room)

@@ -126,10 +126,18 @@ end
 function Canvas:sx(x) return x / self.width end
 function Canvas:sy(y) return 1 - y / self.height end
 
--- A word as a gnuplot string. A quote in it becomes a typographic one: doubled
--- ones are misread at the beginning of a string and beside each other.
+-- A word as a gnuplot string. Its own way to write a quote inside, twice, is
+-- misread at the beginning of a string (5.4), and a typographic quote would be
+-- another token: so quotes are joined in as the variable q, which every script
+-- sets first.
+F.QUOTE = "q = sprintf('%c', 39)\n"
 function F.quote(text)
-  return "'" .. text:gsub("[%c]", " "):gsub("'", "’") .. "'"
+  local parts = {}
+  for part, quote in text:gsub("%c", " "):gmatch "([^']*)('?)" do
+    if part ~= "" then parts[#parts + 1] = "'" .. part .. "'" end
+    if quote ~= "" then parts[#parts + 1] = "q" end
+  end
+  return #parts > 0 and table.concat(parts, ".") or "''"
 end
 
 -- Diameter in pixels -> pointsize; the terminals differ.
@@ -293,7 +301,7 @@ end
 
 -- The finished script, without `set terminal` and `set output`.
 function Canvas:script()
-  local head = self.panels > 1 and "set multiplot" or ""
+  local head = F.QUOTE .. (self.panels > 1 and "set multiplot" or "")
   local tail = self.panels > 1 and "\nunset multiplot\n" or "\n"
   return head .. table.concat(self.lines, "\n") .. tail
 end

@@ -251,7 +251,7 @@ local function source_of(p, path)
   return table.concat {
     "# qkv ", qkv.version or "", ": ", state[p].title or state[p].kind,
     " (for gnuplot 5.4 or later)\n",
-    "set terminal ", terminal, "\n",
+    "set terminal ", terminal, "\n", F.QUOTE,
     "set output ", F.quote(picture), "\n", script, "unset output\n"}
 end
 

@@ -185,12 +185,15 @@ local spelt <const> = {
   {" Mary", "·Mary"}, {"  x y ", "··x y "}, {"\n", "↵"}, {"a\n\n", "a↵↵"},
   {"\xc3", "\\xC3"}, {"\xe2\x82", "\\xE2\\x82"}, {"\0", "\\x00"},
   {"\u{200b}", "\\u{200B}"}, {"\u{301}", "\\u{301}"}, {"é", "é"},
-  {"`'\"\\", "`’\"\\"}, {"\u{10fffe}", "\\u{10FFFE}"}}
+  {"`\"\\", "`\"\\"}, {"\u{10fffe}", "\\u{10FFFE}"}}
 for _, row in ipairs(spelt) do
   local script = plot.bar({1}, {labels = {row[1]}}):render "gp"
   check.yes(script:find("'" .. row[2] .. "'", 1, true),
             "spelt " .. row[2])
 end
+
+check.yes(plot.bar({1}, {labels = {"'it''s'"}}):render "gp"
+          :find("label %d+ q%.'it'%.q%.q%.'s'%.q at"), "quotes are joined in")
 
 ---- wrong arguments ----
 

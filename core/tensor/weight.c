@@ -30,7 +30,7 @@
 #include "tensor/kernel.h"
 
 enum {
-    FEW = 7,                    /* rows of x up to which few_rows is faster */
+    FEW = 8,                    /* rows of x up to which few_rows is faster */
     ROWS_AT_ONCE = 512,         /* of x */
     ALONE = 100000,             /* multiply-adds not worth a second thread */
     CHUNK = 50000,              /* multiply-adds worth handing out */

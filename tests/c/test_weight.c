@@ -331,8 +331,8 @@ static void rows_alone(void **state)
     float x[ROWS * K], all[ROWS * N], some[ROWS * N];
     for (int i = 0; i < ROWS * K; i++)
         x[i] = (float)qkv_random_normal(&rng);
-    assert_true(qkv_product(all, N, x, K, 5, &w, NULL, &err));
-    for (int r = 0; r < 5; r++) {
+    assert_true(qkv_product(all, N, x, K, 7, &w, NULL, &err));
+    for (int r = 0; r < 7; r++) {
         assert_true(qkv_product(some, N, x + r * K, K, 1, &w, NULL, &err));
         assert_memory_equal(some, all + r * N, N * sizeof *some);
     }

@@ -237,6 +237,9 @@ static bool covers_point(box a, double x, double y, double radius)
  * (Liang and Barsky, 1984). */
 static bool crosses(box a, const double s[4])
 {
+    if ((s[0] < a.x0 && s[2] < a.x0) || (s[0] > a.x1 && s[2] > a.x1)
+        || (s[1] < a.y0 && s[3] < a.y0) || (s[1] > a.y1 && s[3] > a.y1))
+        return false;               /* most are far away */
     const double dx = s[2] - s[0], dy = s[3] - s[1];
     const double p[4] = {-dx, dx, -dy, dy};
     const double q[4] = {s[0] - a.x0, a.x1 - s[0], s[1] - a.y0, a.y1 - s[1]};
@@ -254,8 +257,9 @@ static bool crosses(box a, const double s[4])
     return from < to;
 }
 
-/* What it costs to have label i in box b, given where the others are. */
-static double cost_of(const placing *p, size_t i, int k, box b)
+/* What it costs to have label i in box b, given where the others are; once
+ * that is `limit` or more, how much more does not matter. */
+static double cost_of(const placing *p, size_t i, int k, box b, double limit)
 {
     const qkv_label *me = &p->labels[i];
     const qkv_label_frame *f = p->frame;
@@ -265,7 +269,7 @@ static double cost_of(const placing *p, size_t i, int k, box b)
     double cost = DIRECTIONS[k % N_DIRECTIONS].cost + RINGS[k / N_DIRECTIONS]
         + (me->leader ? COST_LEADER : 0);
     const double mine[4] = {me->x, me->y, me->anchor_x, me->anchor_y};
-    for (size_t t = 0; t < p->n_tried; t++) {
+    for (size_t t = 0; t < p->n_tried && cost < limit; t++) {
         const size_t j = p->tried[t];
         if (j == i || !p->placed[j])
             continue;
@@ -278,7 +282,7 @@ static double cost_of(const placing *p, size_t i, int k, box b)
         if (o->leader && crosses(b, theirs))
             cost += COST_CROSSING;
     }
-    for (size_t j = 0; j < p->n; j++)
+    for (size_t j = 0; j < p->n && cost < limit; j++)
         if (j != i && is_finite_point(&p->labels[j])
             && covers_point(b, p->labels[j].x, p->labels[j].y, f->radius))
             cost += COST_POINT;
@@ -296,7 +300,7 @@ static bool choose(placing *p, size_t i)
     int best_k = -1;
     for (int k = 0; k < N_PLACES; k++) {
         const box b = place_at(l, k, p->frame->radius);
-        const double cost = cost_of(p, i, k, b);
+        const double cost = cost_of(p, i, k, b, best);
         if (cost < best) {
             best = cost;
             best_k = k;
@@ -305,8 +309,10 @@ static bool choose(placing *p, size_t i)
     const bool had = p->placed[i];
     const box before = p->at[i];
     p->placed[i] = best_k >= 0;
-    if (best_k < 0)
+    if (best_k < 0) {
+        l->leader = false;
         return had;
+    }
     p->at[i] = place_at(l, best_k, p->frame->radius);
     return !had || p->at[i].x0 != before.x0 || p->at[i].y0 != before.y0;
 }
@@ -362,6 +368,7 @@ static void hide_overlaps(placing *p)
             free = !p->labels[j].shown || !overlap(p->at[i], p->at[j]);
         }
         p->labels[i].shown = free;
+        p->labels[i].leader = free && p->labels[i].leader;
     }
 }
 

@@ -53,7 +53,7 @@ typedef struct qkv_label_frame {
     size_t n_segments;
 } qkv_label_frame;
 
-enum { QKV_LABELS_MAX = 600 };      /* as many labels as are tried at all */
+enum { QKV_LABELS_MAX = 400 };      /* as many labels as are tried at all */
 
 /* Place n labels so that no two that are shown overlap, none leaves the
  * frame, and as few points and segments as can be are covered. Points that

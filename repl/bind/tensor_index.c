@@ -22,35 +22,40 @@ typedef struct choice {
     int64_t n;
 } choice;
 
+/* Is the value on top {from=, to=}, with one of them at least? */
+static bool is_range(lua_State *L)
+{
+    if (!lua_istable(L, -1) || lua_rawlen(L, -1) > 0)
+        return false;
+    lua_getfield(L, -1, "from");
+    lua_getfield(L, -2, "to");
+    const bool yes = !lua_isnil(L, -1) || !lua_isnil(L, -2);
+    lua_pop(L, 2);
+    return yes;
+}
+
 /* The value on top, chosen along one axis; a list is kept alive in the table
  * at slot `kept`. */
 static choice check_choice(lua_State *L, int kept)
 {
     static const char *const ends[] = {"from", "to", NULL};
     choice c = {.kind = ONE};
-    int is_integer = 0;
     if (lua_type(L, -1) == LUA_TNUMBER) {
+        int is_integer = 0;
         c.from = lua_tointegerx(L, -1, &is_integer);
         if (!is_integer)
             luaL_error(L, "an index is an integer, got %s",
                        luaL_tolstring(L, -1, NULL));
-        return c;
-    }
-    if (lua_istable(L, -1) && lua_rawlen(L, -1) == 0
-        && (lua_getfield(L, -1, "from"), lua_getfield(L, -2, "to"),
-            !lua_isnil(L, -1) || !lua_isnil(L, -2))) {
-        lua_pop(L, 2);
+    } else if (is_range(L)) {
         qkv_check_options(L, -1, ends);
         c.kind = RANGE;
         c.from = qkv_option_integer(L, -1, "from", 0);
         c.to = qkv_option_integer(L, -1, "to", INT64_MAX);
-        return c;
+    } else {
+        c.kind = LIST;
+        c.list = qkv_check_integers(L, -1, &c.n, "indices");
+        lua_rawseti(L, kept, (lua_Integer)lua_rawlen(L, kept) + 1);
     }
-    if (lua_istable(L, -1) && lua_rawlen(L, -1) == 0)
-        lua_pop(L, 2);
-    c.kind = LIST;
-    c.list = qkv_check_integers(L, -1, &c.n, "indices");
-    lua_rawseti(L, kept, (lua_Integer)lua_rawlen(L, kept) + 1);
     return c;
 }
 

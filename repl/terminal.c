@@ -227,6 +227,17 @@ static bool encode_kitty(qkv_text *out, const char *png, size_t bytes,
     return ok;
 }
 
+/* gnuplot 6.0 sends the cursor home first, onto what stands there: only what
+ * is between DCS and ST is the picture. */
+static bool encode_sixel(qkv_text *out, const char *data, size_t bytes,
+                         qkv_error *err)
+{
+    const char *begin = memmem(data, bytes, "\033P", 2);
+    return begin != NULL
+        ? qkv_text_put(out, begin, bytes - (size_t)(begin - data), err)
+        : qkv_fail(err, QKV_EINVAL, "the picture is not in sixels");
+}
+
 bool qkv_terminal_encode(qkv_text *out, qkv_graphics graphics,
                          const char *picture, size_t bytes, qkv_error *err)
 {
@@ -242,7 +253,7 @@ bool qkv_terminal_encode(qkv_text *out, qkv_graphics graphics,
             && qkv_text_put(out, "\a", 1, err);
         break;
     case QKV_SIXEL:
-        ok = qkv_text_put(out, picture, bytes, err);
+        ok = encode_sixel(out, picture, bytes, err);
         break;
     default:
         return qkv_fail(err, QKV_EINVAL, "this terminal shows no pictures");

@@ -100,6 +100,24 @@ static void test_kitty(void **state)
     }
 }
 
+static void test_sixel(void **state)
+{
+    static const char *rows[][2] = {
+        {"\033Pq#0!9~\033\\", "\033Pq#0!9~\033\\\n"},
+        {"\033[H\033Pq#0!9~\033\\", "\033Pq#0!9~\033\\\n"}, {"no", NULL}};
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        qkv_text out = {0};
+        qkv_error err;
+        assert_int_equal(qkv_terminal_encode(&out, QKV_SIXEL, rows[i][0],
+                                             strlen(rows[i][0]), &err),
+                         rows[i][1] != NULL);
+        if (rows[i][1] != NULL)
+            assert_string_equal(out.data, rows[i][1]);
+        qkv_text_free(&out);
+    }
+}
+
 static void test_no_graphics(void **state)
 {
     (void)state;
@@ -186,7 +204,7 @@ static void test_detect(void **state)
 static void test_no_memory(void **state)
 {
     (void)state;
-    static char picture[10000];
+    static char picture[10000] = "\033P";
     const size_t bytes = qkv_alloc_live();
     for (int graphics = QKV_KITTY; graphics <= QKV_SIXEL; graphics++) {
         bool done = false;
@@ -210,8 +228,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answer), cmocka_unit_test(test_base64),
-        cmocka_unit_test(test_kitty), cmocka_unit_test(test_no_graphics),
-        cmocka_unit_test(test_blocks), cmocka_unit_test(test_detect),
-        cmocka_unit_test(test_no_memory)};
+        cmocka_unit_test(test_kitty), cmocka_unit_test(test_sixel),
+        cmocka_unit_test(test_no_graphics), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_detect), cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -164,7 +164,8 @@ static void test_indices(void **state)
 /* ---- headers that lie; 24 bytes of data follow each ---- */
 
 #define A(dtype, shape, offsets) \
-    "{\"a\":{\"dtype\":" dtype ",\"shape\":" shape ",\"data_offsets\":" offsets "}}"
+    "{\"a\":{\"dtype\":" dtype ",\"shape\":" shape \
+    ",\"data_offsets\":" offsets "}}"
 
 static const struct {
     const char *header, *error;     /* NULL: it opens */
@@ -189,7 +190,8 @@ static const struct {
     {A("\"F32\"", "[2]", "[0,8,16]"), "data_offsets has more than two numbers"},
     {A("\"F32\"", "[2]", "[0,9223372036854775807]"),
      "data_offsets are 0 and 9223372036854775807"},
-    {A("\"F32\"", "[2]", "[0,18446744073709551615]"), "does not fit in 64 bits"},
+    {A("\"F32\"", "[2]", "[0,18446744073709551615]"),
+     "does not fit in 64 bits"},
     {A("\"F32\"", "[2]", "[0,1e400]"), "1e400 is too large for a double"},
     {A("\"F32\"", "[2.5]", "[0,8]"), "an integer was expected, found 2.5"},
     {A("\"F32\"", "[-2]", "[0,8]"), "a dimension of -2"},
@@ -207,7 +209,8 @@ static const struct {
     {A("\"\"", "[2]", "[0,8]"), "a dtype of 0 bytes"},
     {A("\"F\\u0000\"", "[2]", "[0,8]"), "a dtype of 2 bytes"},
     {A("\"ABCDEFGHIJKLMNOP\"", "[2]", "[0,8]"), "a dtype of 16 bytes"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", "tensor a: byte 32: no data_of"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}",
+     "tensor a: byte 32: no data_offsets"},
     {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F16\"}}", "a second dtype"},
     {"{\"a\":null}", "an object was expected, found null"},
     {"{\"\":{}}", "tensor 0 has a name of 0 bytes"},

@@ -4,9 +4,8 @@
  * Small files of each format. Every prefix; every count, length and offset at
  * its extremes; random bytes changed (fixed seed); the n-th allocation failed.
  * Each must open or give an error with a message, read to its last byte if it
- * opens, and leave nothing behind. Run under AddressSanitizer it also shows
- * that nothing outside the file is touched: a file that ends at a page's end
- * (see pad) traps without it.
+ * opens, and leave nothing behind. Some files end where a page ends, so that a
+ * byte too far may not be there.
  */
 #include "config.h"
 
@@ -176,23 +175,21 @@ static bool read_json(const char *path, qkv_error *err)
 {
     size_t bytes;
     unsigned char *file = read_file(path, &bytes);
-    char *exact = qkv_alloc(bytes, err);
-    bool good = false;
-    if (exact != NULL) {
-        qkv_error skipped = {0};
-        qkv_json j;
+    char *exact = malloc(bytes);
+    qkv_error skipped = {0};
+    qkv_json j;
+    if (bytes > 0)
         memcpy(exact, file, bytes);
-        qkv_json_begin(&j, exact, bytes);
-        read_value(&j);
-        good = qkv_json_end(&j, err);
-        qkv_json_begin(&j, exact, bytes);
-        qkv_json_skip(&j);
-        const bool passed = qkv_json_end(&j, &skipped);
-        assert_true(passed == good || err->code == QKV_ENOMEM
-                    || strstr(err->msg, "too large") != NULL);
-    }
-    qkv_free(exact);
     free(file);
+    qkv_json_begin(&j, exact, bytes);
+    read_value(&j);
+    const bool good = qkv_json_end(&j, err);
+    qkv_json_begin(&j, exact, bytes);
+    qkv_json_skip(&j);
+    const bool passed = qkv_json_end(&j, &skipped);
+    assert_true(passed == good || err->code == QKV_ENOMEM
+                || strstr(err->msg, "too large") != NULL);
+    free(exact);
     return good;
 }
 
@@ -394,12 +391,15 @@ static void test_page_end(void **state)
     memset(text, '1', page);
     for (size_t i = 1; i < page; i += 2)
         text[i] = ',';
-    text[page - 1] = '1';
-    write_file(samples[6].path, text, page);
     qkv_error err;
-    qkv_tensor *t = qkv_csv_load(samples[6].path, ',', &err);
-    assert_true(t == NULL || t->shape[1] == (int64_t)page / 2);
-    qkv_tensor_release(t);
+    for (const char *end = "1\"\n\r, "; *end != '\0'; end++) {
+        text[page - 2] = *end == '"' ? '"' : ',';
+        text[page - 1] = *end;
+        write_file(samples[6].path, text, page);
+        qkv_tensor *t = qkv_csv_load(samples[6].path, ',', &err);
+        assert_true(t == NULL || t->shape[1] >= (int64_t)page / 2);
+        qkv_tensor_release(t);
+    }
 
     qkv_json j;
     text[0] = '[';
@@ -436,7 +436,7 @@ static void test_no_memory(void **state)
                 fail_msg("%s, allocation %ld: %s", s->path, n, err.msg);
             assert_true(n < 1000);
         }
-        assert_true(n > 2);             /* or nothing was allocated at all */
+        assert_true(n > 1);             /* or nothing was allocated at all */
     }
 }
 

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -126,8 +127,9 @@ static void test_grammar(void **state)
             qkv_error err = {0};
             qkv_json j;
             /* A copy of the exact size: the sanitizer sees one byte more. */
-            char *copy = test_malloc(texts[i].bytes + 1);
-            memcpy(copy, texts[i].text, texts[i].bytes);
+            char *copy = malloc(texts[i].bytes);
+            if (texts[i].bytes > 0)
+                memcpy(copy, texts[i].text, texts[i].bytes);
             qkv_json_begin(&j, copy, texts[i].bytes);
             if (reading)
                 read_all(&j);
@@ -140,7 +142,7 @@ static void test_grammar(void **state)
                 fail_msg("text %zu, reading %d: \"%s\", expected \"%s\"", i,
                          reading, good ? "it is JSON" : err.msg,
                          texts[i].error != NULL ? texts[i].error : "JSON");
-            test_free(copy);
+            free(copy);
         }
 }
 
@@ -189,6 +191,7 @@ static const struct {
     {"0", 0, NULL}, {"-0", -0.0, NULL}, {"1.5", 1.5, NULL},
     {"1e-05", 1e-05, NULL}, {"0.1", 0.1, NULL},
     {"123456789.123456789", 123456789.123456789, NULL},
+    {"91399620.84340797", 91399620.84340797, NULL},    /* 16 digits */
     {"9007199254740993", 9007199254740992.0, NULL},     /* a tie, to even */
     {"9007199254740993.0000000001", 9007199254740994.0, NULL},
     {"1.7976931348623157e308", 1.7976931348623157e308, NULL},

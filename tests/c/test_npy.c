@@ -210,6 +210,63 @@ static void test_headers(void **state)
     remove(path);
 }
 
+/* Version, and the header's length, 2 or 4 bytes of it. */
+static const struct {
+    unsigned char version;
+    uint32_t length;
+    const char *error;
+} lengths[] = {
+    {0, 10, ".npy version 0, versions 1 to 3 are read"},
+    {4, 10, ".npy version 4"},
+    {1, 0xffff, "a header of 65535 bytes in a file of 16"},
+    {1, 7, "a header of 7 bytes in a file of 16"},
+    {2, 0xffffffff, "a header of 4294967295 bytes in a file of 16"},
+    {3, 5, "a header of 5 bytes in a file of 16"},
+};
+
+static void test_lengths(void **state)
+{
+    static const char *const path = "test_npy.npy";
+    (void)state;
+    for (size_t k = 0; k < sizeof lengths / sizeof lengths[0]; k++) {
+        unsigned char file[16] = "\x93NUMPY";
+        qkv_error err;
+        file[6] = lengths[k].version;
+        memcpy(file + 8, &lengths[k].length, 4);
+        write_file(path, file, sizeof file);
+        assert_null(qkv_npy_load(path, &err));
+        if (strstr(err.msg, lengths[k].error) == NULL)
+            fail_msg("%s, expected %s", err.msg, lengths[k].error);
+    }
+    remove(path);
+}
+
+/* u8 is read as i64, where the largest do not fit. */
+static void test_large(void **state)
+{
+    static const char header[] =
+        "{'descr': '>u8', 'fortran_order': False, 'shape': (1,)}";
+    static const char *const path = "test_npy.npy";
+    unsigned char file[100] = "\x93NUMPY\1";
+    qkv_error err;
+    (void)state;
+    file[8] = sizeof header - 1;
+    memcpy(file + 10, header, sizeof header - 1);
+    memset(file + 10 + sizeof header - 1, 0xff, 8);
+    write_file(path, file, 10 + sizeof header - 1 + 8);
+    assert_null(qkv_npy_load(path, &err));
+    assert_string_equal(err.msg, "test_npy.npy: an element is "
+                        "18446744073709551615, the largest i64 is "
+                        "9223372036854775807");
+    file[10 + sizeof header - 1] = 0x7f;
+    write_file(path, file, 10 + sizeof header - 1 + 8);
+    qkv_tensor *t = qkv_npy_load(path, &err);
+    assert_non_null(t);
+    assert_true(*(int64_t *)qkv_tensor_data(t) == INT64_MAX);
+    qkv_tensor_release(t);
+    remove(path);
+}
+
 /* ---- archives that lie: bytes of stored.npz or deflated.npz set ---- */
 
 static const struct {
@@ -227,6 +284,7 @@ static const struct {
     {0, 1, 10, 2, 65535, "65535 members do not fit"},
     {0, 1, 10, 2, 22, "no member's entry at byte"},
     {0, 1, 12, 4, 0x7fffffff, "a directory of 2147483647 bytes"},
+    {0, 1, 12, 4, 1092, "no member's entry at byte"},   /* the last is cut */
     {0, 1, 16, 4, 0xfffffffe, "a directory of "},
     {0, 0, 0, 1, 'Q', "no member's entry at byte"},
     {0, 0, 8, 2, 1, "member b1: it is encrypted"},
@@ -409,6 +467,8 @@ int main(void)
         cmocka_unit_test(test_archives),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_large),
         cmocka_unit_test(test_lies),
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_save),

@@ -60,6 +60,8 @@ static void test_types(void **state)
         assert_int_equal(t->dtype, types[k].dtype);
         assert_int_equal(t->n_dims, 1);
         assert_int_equal(t->shape[0], 5);
+        assert_int_equal((uintptr_t)qkv_tensor_data(t)
+                         % (uintptr_t)qkv_dtypes[t->dtype].bytes, 0);
         for (int64_t i = 0; i < 5; i++)
             assert_true(qkv_tensor_get(t, &i) == types[k].values[i]);
         qkv_tensor_release(t);

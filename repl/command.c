@@ -14,6 +14,7 @@
 #include <lauxlib.h>
 
 #include "base/text.h"
+#include "repl/bind/bind.h"
 #include "repl/eval.h"
 #include "repl/repl.h"
 
@@ -57,13 +58,17 @@ static void show_help(lua_State *L, const char *what)
         || lua_getfield(L, -1, "help") != LUA_TFUNCTION)
         luaL_error(L, "no help here: qkv.help is a %s value, not a function",
                    luaL_typename(L, -1));
-    if (*what == '\0' || is_documented(L, what))
-        lua_pushnil(L);
+    if (is_documented(L, what))
+        lua_pushstring(L, what);
     else
         push_value(L, what);
-    if (lua_isnil(L, -1) && *what != '\0')
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
         lua_pushstring(L, what);
-    lua_call(L, lua_isnil(L, -1) ? 0 : 1, 1);
+    }
+    const int nargs = *what != '\0';        /* help() is the overview */
+    lua_settop(L, top + 2 + nargs);
+    lua_call(L, nargs, 1);
     if (lua_type(L, -1) == LUA_TSTRING)
         puts(lua_tostring(L, -1));
     lua_settop(L, top);
@@ -94,6 +99,18 @@ static void put_file_lines(lua_State *L, const char *path, int first, int last)
     fclose(file);
 }
 
+/* The Lua half that a chunk's name, "=qkv/plot.lua", stands for, or NULL. */
+static const char *half_text(const char *chunk)
+{
+    char name[64];
+    for (const qkv_lua_half *h = qkv_lua_halves; h->name != NULL; h++) {
+        snprintf(name, sizeof name, "=qkv/%s.lua", h->name);
+        if (strcmp(name, chunk) == 0)
+            return (const char *)h->text;       /* ends in a NUL */
+    }
+    return NULL;
+}
+
 static void show_source(lua_State *L, const char *what)
 {
     lua_Debug ar;
@@ -107,7 +124,10 @@ static void show_source(lua_State *L, const char *what)
         return;
     }
     lua_getinfo(L, ">S", &ar);
-    if (ar.source[0] == '@') {
+    const char *half = half_text(ar.source);
+    if (half != NULL) {
+        put_lines(half, ar.linedefined, ar.lastlinedefined);
+    } else if (ar.source[0] == '@') {
         put_file_lines(L, ar.source + 1, ar.linedefined, ar.lastlinedefined);
     } else if (qkv_repl_push_input(L, ar.source)) {
         put_lines(lua_tostring(L, -1), ar.linedefined, ar.lastlinedefined);
@@ -256,7 +276,11 @@ bool qkv_command_run(lua_State *L, const char *line)
     }
     if (*line == '?') {
         const bool wants_source = line[1] == '?';
-        const char *what = skip_blanks(line + 1 + wants_source);
+        n = strlen(line);
+        while (n > 1 && strchr("() \t", line[n - 1]) != NULL)
+            n--;                                /* what Tab put there */
+        const char *what =
+            skip_blanks(lua_pushlstring(L, line, n) + 1 + wants_source);
         (wants_source ? show_source : show_help)(L, what);
         return true;
     }

@@ -54,7 +54,23 @@ static void restore_terminal(void)
     rl_forced_update_display();
 }
 
-/* Wait for a key with SIGINT let through; KEY_INTERRUPT when it came. */
+/* Wait for a key or, with SIGINT let through, for a signal. A key that came
+ * after a Ctrl-C must not overtake it: pselect prefers keys to signals. */
+static int wait_for_key(int fd, const sigset_t *mask)
+{
+    sigset_t before;
+    fd_set ready;
+    FD_ZERO(&ready);
+    FD_SET(fd, &ready);
+    const int n = pselect(fd + 1, &ready, NULL, NULL, NULL, mask);
+    const int problem = errno;
+    pthread_sigmask(SIG_SETMASK, mask, &before);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = problem;
+    return n;
+}
+
+/* A key, or KEY_INTERRUPT when SIGINT came instead. */
 static int get_key(FILE *stream)
 {
     const int fd = fileno(stream);
@@ -63,24 +79,21 @@ static int get_key(FILE *stream)
     sigdelset(&mask, SIGINT);
     for (;;) {
         unsigned char key;
-        fd_set ready;
-        FD_ZERO(&ready);
-        FD_SET(fd, &ready);
-        const int n = pselect(fd + 1, &ready, NULL, NULL, NULL, &mask);
-        if (n > 0) {
-            const ssize_t got = read(fd, &key, 1);
-            if (got == 1)
-                return key;
-            if (got == 0 || (errno != EINTR && errno != EAGAIN))
-                return EOF;
-        } else if (n < 0 && errno != EINTR) {
+        const int n = wait_for_key(fd, &mask);
+        if (n < 0 && errno != EINTR)
             return EOF;
-        }
         if (qkv_interrupted())
             return KEY_INTERRUPT;
         if (was_continued)
             restore_terminal();
         rl_check_signals();                 /* a new window size */
+        if (n <= 0)
+            continue;
+        const ssize_t got = read(fd, &key, 1);
+        if (got == 1)
+            return key;
+        if (got == 0 || (errno != EINTR && errno != EAGAIN))
+            return EOF;
     }
 }
 

@@ -15,7 +15,7 @@ import termios
 import time
 
 QKV = os.environ["QKV"]
-LIMIT = 60                      # s, for anything to appear
+LIMIT = float(os.environ.get("LIMIT", 60))      # s, for anything to appear
 PROMPT = "qkv> "
 CTRL_C, CTRL_D, CTRL_P, CTRL_R = "\x03", "\x04", "\x10", "\x12"
 
@@ -37,7 +37,10 @@ class Session:
         env.pop("INPUTRC", None)
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execve(QKV, [QKV, *args], env)
+            try:
+                os.execve(QKV, [QKV, *args], env)
+            finally:
+                os._exit(127)
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ,
                     struct.pack("HHHH", 24, 80, 0, 0))
 
@@ -56,13 +59,15 @@ class Session:
         return True
 
     def expect(self, text, seconds=LIMIT):
-        """Wait for text; forget all up to its end. Returns the seconds."""
+        """Wait for text; all up to it goes to self.before. Returns
+        the seconds it took."""
         start = time.monotonic()
         while text not in self.seen:
             left = start + seconds - time.monotonic()
             if left <= 0 or not self._read(left):
                 raise Wrong(f"expected {text!r}, saw {self.seen!r}")
-        self.seen = self.seen[self.seen.index(text) + len(text):]
+        at = self.seen.index(text)
+        self.before, self.seen = self.seen[:at], self.seen[at + len(text):]
         return time.monotonic() - start
 
     def enter(self, line, answer=None):
@@ -294,6 +299,7 @@ def test_history_across_sessions():
     session = opened(home="history")
     session.type(CTRL_P)
     session.expect("print 'in a loop'")
+    equal("entry" in session.before, False)     # it is an entry of its own
     session.expect("end")
     session.type("\r")
     session.expect("\r\nin a loop")
@@ -357,6 +363,31 @@ def test_tab_methods():
     session.enter("called = false p = setmetatable({}, {__index = function() "
                   "called = true end})")
     session.type("p.x\t\t")
+    session.expect("p.x")
+    session.type(CTRL_C)
+    session.expect(PROMPT)
+    session.enter("called", "false")
+    equal(session.leave(), 0)
+
+
+def test_tab_asks_the_receiver():
+    # table.pack is a C function that gives back what it was asked
+    session = opened()
+    session.enter("o = setmetatable({}, {__complete = table.pack})")
+    session.type('o:site("si\t\t')
+    session.expect('o:site("si')
+    session.expect("si    site")
+    session.expect(PROMPT)      # shown again
+    session.type(CTRL_C)
+    session.expect(PROMPT)
+    session.type('o:names({pick = {"a", "nam\t\t')
+    session.expect("nam    names")
+    session.expect(PROMPT)
+    session.type(CTRL_C)
+    session.expect(PROMPT)
+    session.enter("called = false o = setmetatable({}, {__complete = "
+                  "function() called = true end})")
+    session.type('o:site("si\t\t')
     session.type(CTRL_C)
     session.expect(PROMPT)
     session.enter("called", "false")

@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/interrupt.h"
-#include "tensor/kernel.h"
+#include "tensor/reduce.h"
 
 enum { PIECE = 64 };            /* rows unembedded at once */
 
@@ -32,16 +32,6 @@ static void pick(int32_t *ids, float *best, int64_t k, const float *x,
     }
 }
 
-/* log of the sum of exp x [n], in double. */
-static double log_sum(const float *x, int64_t n)
-{
-    const double most = (double)qkv_kernel()->max(x, n);
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += exp((double)x[i] - most);
-    return most + log(sum);
-}
-
 /* ids, p [rows, k] of resid [rows, d_model]; logits: room for PIECE rows. */
 static bool look(int32_t *ids, float *p, int64_t k, const qkv_model *m,
                  const float *resid, int64_t rows, float *logits,
@@ -56,7 +46,7 @@ static bool look(int32_t *ids, float *p, int64_t k, const qkv_model *m,
         for (int64_t i = 0; i < n; i++) {
             const float *x = logits + i * c->d_vocab;
             float *best = p + (row + i) * k;
-            const double whole = log_sum(x, c->d_vocab);
+            const double whole = qkv_log_sum_exp(x, c->d_vocab);
             pick(ids + (row + i) * k, best, k, x, c->d_vocab);
             for (int64_t j = 0; j < k; j++)
                 best[j] = (float)exp((double)best[j] - whole);

@@ -103,6 +103,18 @@ const char *qkv_text_nearest(const char *word, const char *const *names,
     return best;
 }
 
+bool qkv_text_is_one_of(const char *list, const char *word)
+{
+    const size_t bytes = strlen(word);
+    while (*list != '\0') {
+        const size_t n = strcspn(list, "|");
+        if (n == bytes && strncmp(list, word, n) == 0)
+            return true;
+        list += n + (list[n] == '|');
+    }
+    return false;
+}
+
 bool qkv_text_match(const char *pattern, const char *name)
 {
     const char *star = NULL, *from = NULL;  /* last *, and where it stands */

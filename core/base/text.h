@@ -28,6 +28,9 @@ int qkv_text_distance(const char *a, const char *b);
 const char *qkv_text_nearest(const char *word, const char *const *names,
                              size_t n);
 
+/* Is `word` one of a list's words, which '|' separates? */
+bool qkv_text_is_one_of(const char *list, const char *word);
+
 /* Does `name` match `pattern`, in which * stands for any bytes? */
 bool qkv_text_match(const char *pattern, const char *name);
 

@@ -10,6 +10,16 @@
 
 #include "base/alloc.h"
 
+int64_t qkv_selector_find(const qkv_selector *sel, int64_t at, int64_t size)
+{
+    if (sel->all)
+        return at;
+    for (int64_t i = sel->n; i-- > 0; )
+        if (sel->index[i] == at || sel->index[i] + size == at)
+            return i;
+    return -1;
+}
+
 void qkv_edit_reset(qkv_edit *e)
 {
     for (int i = 0; i < QKV_N_EDIT_AXES; i++)
@@ -163,28 +173,11 @@ bool qkv_edit_check(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
 
 bool qkv_edit_has_layer(const qkv_edit *e, int64_t layer, int64_t n_layers)
 {
-    const qkv_selector *sel = &e->select[QKV_EDIT_LAYER];
-    if (sel->all || qkv_sites[e->site].level != QKV_BLOCK)
-        return true;
-    for (int64_t i = 0; i < sel->n; i++)
-        if (sel->index[i] == layer || sel->index[i] + n_layers == layer)
-            return true;
-    return false;
+    return qkv_sites[e->site].level != QKV_BLOCK
+        || qkv_selector_find(&e->select[QKV_EDIT_LAYER], layer, n_layers) >= 0;
 }
 
 /* ---- applying ---- */
-
-/* The place of index `at` in a selector's list, or -1. The last one wins when
- * it stands there twice. */
-static int64_t find_in(const qkv_selector *sel, int64_t at, int64_t size)
-{
-    if (sel->all)
-        return at;
-    for (int64_t i = sel->n; i-- > 0; )
-        if (sel->index[i] == at || sel->index[i] + size == at)
-            return i;
-    return -1;
-}
 
 /* Steps in the value for each axis of the selection; 0 where it broadcasts. */
 typedef struct steps {
@@ -244,7 +237,7 @@ static void walk_axis(const walk *w, int dim, float *x, int64_t at)
     const int64_t first = axis == QKV_EDIT_POS ? w->slab->pos0 : 0;
     const int64_t size = is_pos ? w->slab->n_prompt : w->slab->shape[dim];
     for (int64_t i = 0; i < w->slab->shape[dim]; i++) {
-        const int64_t j = find_in(sel, first + i, size);
+        const int64_t j = qkv_selector_find(sel, first + i, size);
         /* a value for every position ends where the prompt does */
         if (j < 0 || (w->st.of[axis] != 0 && j >= w->st.size[axis]))
             continue;
@@ -256,9 +249,9 @@ static void walk_axis(const walk *w, int dim, float *x, int64_t at)
 void qkv_edit_apply(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
                     const qkv_slab *slab)
 {
-    const int64_t seq = find_in(&e->select[QKV_EDIT_SEQ], slab->seq, n_seqs);
+    const int64_t seq = qkv_selector_find(&e->select[QKV_EDIT_SEQ], slab->seq, n_seqs);
     const int64_t layer = qkv_sites[e->site].level != QKV_BLOCK ? 0
-        : find_in(&e->select[QKV_EDIT_LAYER], slab->layer, s->config.n_layers);
+        : qkv_selector_find(&e->select[QKV_EDIT_LAYER], slab->layer, s->config.n_layers);
     if (seq < 0 || layer < 0)
         return;
     walk w = {.e = e, .slab = slab, .st = value_steps(e),

@@ -42,6 +42,10 @@ typedef struct qkv_edit {
     qkv_tensor *value;
 } qkv_edit;
 
+/* The place of index `at` in a selector's list, or -1; negative entries count
+ * from `size`. The last one wins when it stands there twice. */
+int64_t qkv_selector_find(const qkv_selector *sel, int64_t at, int64_t size);
+
 void qkv_edit_reset(qkv_edit *e);
 
 /* Check it against the model and the sequences: the site is there, axes are

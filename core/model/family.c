@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
+
 static const qkv_family families[] = {
     {
         .name = "llama", .norm = QKV_NORM_RMS, .layout = QKV_PRE_NORM,
@@ -150,23 +152,11 @@ static const qkv_dialect dialects[] = {
     },
 };
 
-static bool is_one_of(const char *names, const char *name)
-{
-    const size_t bytes = strlen(name);
-    while (*names != '\0') {
-        const size_t n = strcspn(names, "|");
-        if (n == bytes && strncmp(names, name, n) == 0)
-            return true;
-        names += n + (names[n] == '|');
-    }
-    return false;
-}
-
 const qkv_family *qkv_family_named(const char *name, qkv_error *err)
 {
     char known[256] = "";
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
-        if (is_one_of(families[i].name, name))
+        if (qkv_text_is_one_of(families[i].name, name))
             return &families[i];
         const size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s",
@@ -182,7 +172,7 @@ const qkv_dialect *qkv_dialect_of(const qkv_family *family, qkv_format format,
 {
     for (size_t i = 0; i < sizeof dialects / sizeof dialects[0]; i++)
         if (dialects[i].format == format
-            && is_one_of(family->name, dialects[i].family))
+            && qkv_text_is_one_of(family->name, dialects[i].family))
             return &dialects[i];
     qkv_fail(err, QKV_EUNSUPPORTED, "%s models are not read from %s files",
              family->name, format == QKV_FORMAT_GGUF ? "GGUF"

@@ -131,15 +131,8 @@ static bool call_hooks(exec *e, qkv_site site, const qkv_slab *slab,
         floats += (slab->shape[i] - 1) * slab->stride[i];
     for (int64_t h = 0; h < r->n_hooks; h++) {
         const qkv_hook *hook = &r->hooks[h];
-        bool here = hook->site == site;
-        for (int64_t i = 0; here && !hook->layer.all; i++) {
-            if (i == hook->layer.n)
-                here = false;
-            else if (hook->layer.index[i] == slab->layer
-                     || hook->layer.index[i] + e->c->n_layers == slab->layer)
-                break;
-        }
-        if (!here)
+        if (hook->site != site
+            || qkv_selector_find(&hook->layer, slab->layer, e->c->n_layers) < 0)
             continue;
         qkv_storage *s = qkv_storage_wrap(slab->data,
                                           (size_t)floats * sizeof(float),
@@ -296,8 +289,7 @@ static bool apply(const exec *e, float *y, const float *x, int64_t rows,
                   const qkv_linear *l)
 {
     return qkv_product(y, l->w.n, x, l->w.k, rows, &l->w,
-                       l->bias != NULL ? qkv_tensor_data(l->bias) : NULL,
-                       e->err);
+                       qkv_optional(l->bias), e->err);
 }
 
 /* Where a copy is wanted because somebody records or changes it, one is made;
@@ -588,7 +580,7 @@ static bool project(exec *e, int64_t layer, const float *z)
         return false;
     if (flags & (QKV_EDITED | QKV_HOOKED)) {
         const rows3 r = {.out = out, .a = heads,
-            .b = b->o.bias != NULL ? qkv_tensor_data(b->o.bias) : NULL};
+            .b = qkv_optional(b->o.bias)};
         each_row(e, sum_heads_row, &r, e->rows,
                  e->c->n_heads * e->c->d_model);
     } else if (!apply(e, out, z, e->rows, &b->o)) {
@@ -727,6 +719,14 @@ static bool is_wanted(const exec *e, qkv_site site)
     return (flags_of(e, site, 0) & (QKV_RECORD | QKV_HOOKED)) != 0;
 }
 
+/* Does somebody want the head's work on every row, not the last ones only? */
+static bool wants_all_rows(const exec *e)
+{
+    return is_wanted(e, QKV_SITE_LOGITS) || is_wanted(e, QKV_SITE_MLM_NORM)
+        || is_wanted(e, QKV_SITE_LN_FINAL)
+        || is_wanted(e, QKV_SITE_LN_FINAL_SCALE);
+}
+
 /* The rows that the head works on: all of the batch, or (last) one a segment. */
 typedef struct head_rows {
     const float *x;             /* [n, d_model] */
@@ -819,8 +819,7 @@ static bool head(exec *e, const float *x)
     const bool last_logits = e->plan->logits != QKV_LOGITS_NONE;
     const bool logits = is_wanted(e, QKV_SITE_LOGITS);
     const bool masked = logits || is_wanted(e, QKV_SITE_MLM_NORM);
-    const bool normed = masked || is_wanted(e, QKV_SITE_LN_FINAL)
-        || is_wanted(e, QKV_SITE_LN_FINAL_SCALE);
+    const bool normed = wants_all_rows(e);
     const struct {
         bool all, there;
         bool (*step)(exec *e, head_rows *h);
@@ -876,9 +875,7 @@ static bool make_rooms(exec *e)
     const int64_t kv = c->n_kv_heads * c->d_head, heads = c->n_heads * c->d_head;
     const bool resid_pre = is_used(e, QKV_SITE_RESID_PRE)
         || is_used(e, QKV_SITE_NORM_POST);
-    const bool all_rows = is_wanted(e, QKV_SITE_LOGITS)
-        || is_wanted(e, QKV_SITE_MLM_NORM) || is_wanted(e, QKV_SITE_LN_FINAL)
-        || is_wanted(e, QKV_SITE_LN_FINAL_SCALE);
+    const bool all_rows = wants_all_rows(e);
     const int64_t floats[N_ROOMS] = {
         [ROOM_A] = rows * c->d_model, [ROOM_B] = rows * c->d_model,
         [ROOM_C] = rows * c->d_model, [ROOM_D] = rows * c->d_model,

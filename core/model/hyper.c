@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "model/family.h"
 
 static const struct {
@@ -103,17 +104,11 @@ static bool read_activation(qkv_config *c, const qkv_family *family,
     if (!qkv_facts_string(&name, f, "hidden_act|activation_function"
                           "|hidden_activation", err))
         return false;
-    for (int a = 0; a < QKV_N_ACTIVATIONS; a++) {
-        const char *at = activations[a].names;
-        while (*at != '\0') {
-            const size_t bytes = strcspn(at, "|");
-            if (strlen(name) == bytes && strncmp(at, name, bytes) == 0) {
-                c->activation = (qkv_activation)a;
-                return true;
-            }
-            at += bytes + (at[bytes] == '|');
+    for (int a = 0; a < QKV_N_ACTIVATIONS; a++)
+        if (qkv_text_is_one_of(activations[a].names, name)) {
+            c->activation = (qkv_activation)a;
+            return true;
         }
-    }
     return qkv_fail(err, QKV_EUNSUPPORTED, "%s: activation '%s' is not one of "
                     "relu, gelu, gelu_new, quick_gelu, silu, tanh", f->source,
                     name);

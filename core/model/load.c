@@ -273,7 +273,7 @@ static bool rotary(const loader *l)
     s->rotary = qkv_tensor_new(QKV_F32, 1, &half, NULL, l->err);
     if (s->rotary != NULL)
         qkv_config_rotary(qkv_tensor_data(s->rotary), &s->config,
-                          divisors != NULL ? qkv_tensor_data(divisors) : NULL);
+                          qkv_optional(divisors));
     qkv_tensor_release(divisors);
     return s->rotary != NULL;
 }

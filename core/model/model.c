@@ -30,8 +30,7 @@ bool qkv_model_unembed(float *out, const qkv_model *m, const float *x,
     }
     done = done
         && qkv_product(out, c->d_vocab, y, d, rows, &s->unembed.w,
-                       s->unembed.bias != NULL
-                       ? qkv_tensor_data(s->unembed.bias) : NULL, err);
+                       qkv_optional(s->unembed.bias), err);
     qkv_free(y);
     return done;
 }

@@ -74,6 +74,12 @@ static inline bool qkv_weight_is_there(const qkv_weight *w)
     return w->stored != NULL;
 }
 
+/* The numbers of a gain or bias, NULL where there is none. */
+static inline const float *qkv_optional(const qkv_tensor *t)
+{
+    return t != NULL ? qkv_tensor_data(t) : NULL;
+}
+
 /* A .gguf, or a Hugging Face directory (config.json, model.safetensors or its
  * index, tokenizer.json). Weights are mapped, not read. A model that does not
  * fit this machine's memory is refused unless `large`. */

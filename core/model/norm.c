@@ -57,16 +57,11 @@ static void apply_body(void *context, int64_t begin, int64_t end, int thread)
     }
 }
 
-static const float *data_or_null(const qkv_tensor *t)
-{
-    return t != NULL ? qkv_tensor_data(t) : NULL;
-}
-
 void qkv_norm_apply(float *out, const float *x, const float *scale,
                     int64_t rows, const qkv_norm *n, const qkv_config *c)
 {
     work w = {.out = out, .x = x, .scale = scale, .d = c->d_model,
-              .gain = data_or_null(n->gain), .bias = data_or_null(n->bias),
+              .gain = qkv_optional(n->gain), .bias = qkv_optional(n->bias),
               .centred = c->norm == QKV_NORM_LAYER};
     qkv_parallel(rows, CHUNK, apply_body, &w);
 }
@@ -95,7 +90,7 @@ bool qkv_masked_head(float *out, const float *x, int64_t rows,
     if (y == NULL)
         return false;
     const bool done = qkv_product(y, d, x, d, rows, &s->mlm_dense.w,
-                                  data_or_null(s->mlm_dense.bias), err);
+                                  qkv_optional(s->mlm_dense.bias), err);
     if (done) {
         float *scale = y + rows * d;
         qkv_activate(y, y, c->activation, rows * d);

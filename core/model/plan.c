@@ -18,15 +18,6 @@ static int64_t layers_of(const qkv_plan *p, qkv_site site)
     return qkv_sites[site].level == QKV_BLOCK ? p->stack->config.n_layers : 1;
 }
 
-static bool selects_layer(const qkv_selector *sel, int64_t layer,
-                          int64_t n_layers)
-{
-    for (int64_t i = 0; i < sel->n; i++)
-        if (sel->index[i] == layer || sel->index[i] + n_layers == layer)
-            return true;
-    return sel->all;
-}
-
 /* Does the forward pass by this slot? */
 static bool is_run(const qkv_plan *p, qkv_site site, int64_t layer)
 {
@@ -55,7 +46,8 @@ static void set_flags(qkv_plan *p)
                     *flags |= QKV_EDITED;
             for (int64_t h = 0; h < r->n_hooks; h++)
                 if (r->hooks[h].site == site
-                    && selects_layer(&r->hooks[h].layer, layer, n_layers))
+                    && qkv_selector_find(&r->hooks[h].layer, layer, n_layers)
+                    >= 0)
                     *flags |= QKV_HOOKED;
             if (!is_run(p, site, layer))
                 *flags = 0;

@@ -17,7 +17,7 @@
 #include "base/interrupt.h"
 #include "model/forward.h"
 #include "model/plan.h"
-#include "tensor/kernel.h"
+#include "tensor/reduce.h"
 
 struct qkv_run {
     int refs;
@@ -721,11 +721,7 @@ qkv_tensor *qkv_run_logits(qkv_run *r, int64_t seq, int64_t pos, qkv_error *err)
 /* -log2 softmax(logits)[token], in bits. */
 static double bits_of(const float *logits, int64_t n, int32_t token)
 {
-    const double most = (double)qkv_kernel()->max(logits, n);
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += exp((double)logits[i] - most);
-    return (most + log(sum) - (double)logits[token]) / log(2.0);
+    return (qkv_log_sum_exp(logits, n) - (double)logits[token]) / log(2.0);
 }
 
 /* bits [pos]; rows of logits of positions p - 1 in pieces that stay small. */
@@ -821,22 +817,4 @@ bool qkv_run_append(qkv_run *r, int32_t token, bool execute, qkv_error *err)
 const float *qkv_run_last(const qkv_run *r)
 {
     return r->last;
-}
-
-size_t qkv_run_bytes(const qkv_run *r)
-{
-    const qkv_config *c = &r->stack->config;
-    size_t rows = 0, bytes = 0;
-    for (int64_t i = 0; i < r->recipe.n_seqs; i++)
-        rows += (size_t)r->recipe.seqs[i].n;
-    for (int64_t i = 0; i < r->n_plans; i++)
-        bytes += r->plans[i]->record_bytes;
-    if (r->resid != NULL)
-        bytes += rows * (size_t)c->d_model * sizeof(float);
-    if (r->last != NULL)
-        bytes += (size_t)(r->recipe.n_seqs * c->d_vocab) * sizeof(float);
-    if (r->chain != NULL)
-        bytes += 2 * (size_t)(c->n_layers * r->chain->capacity
-                              * r->chain->width) * sizeof(float);
-    return bytes;
 }

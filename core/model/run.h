@@ -94,7 +94,4 @@ bool qkv_run_append(qkv_run *r, int32_t token, bool execute, qkv_error *err);
 /* Logits of the last position that was run, [d_vocab]; lent. NULL: none. */
 const float *qkv_run_last(const qkv_run *r);
 
-/* Bytes the run holds. */
-size_t qkv_run_bytes(const qkv_run *r);
-
 #endif

@@ -81,14 +81,14 @@ static bool each_row(const qkv_tensor *t, rows *r, qkv_body *body,
 
 /* ---- softmax, cumsum ---- */
 
-/* The sum of exp(x - most), which is put in x's place unless `keep`. */
-static double sum_of_exp(float *x, int64_t n, float most, bool keep)
+/* The sum of exp(x - most) [n]; the terms go to out, which may be x or NULL. */
+static double sum_of_exp(float *out, const float *x, int64_t n, float most)
 {
     float room[QKV_RUN];
     double sum = 0.0;
     for (int64_t at = 0, part; at < n; at += part) {
         part = n - at < QKV_RUN ? n - at : QKV_RUN;
-        float *to = keep ? room : x + at;
+        float *to = out != NULL ? out + at : room;
         for (int64_t i = 0; i < part; i++)
             to[i] = x[at + i] - most;
         qkv_kernel()->exp(to, to, part);
@@ -97,14 +97,30 @@ static double sum_of_exp(float *x, int64_t n, float most, bool keep)
     return sum;
 }
 
+/* The largest of x [n]; a NaN is passed over, and comes through the sum. */
+static float largest(const float *x, int64_t n)
+{
+    float most = -INFINITY;
+    for (int64_t i = 0; i < n; i++)
+        most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+double qkv_log_sum_exp(const float *x, int64_t n)
+{
+    const float most = largest(x, n);
+    const bool masked = isinf(most) && most < 0;
+    return (masked ? 0.0 : (double)most)
+        + log(sum_of_exp(NULL, x, n, masked ? 0.0f : most));
+}
+
 /* x = exp(x - max) / sum, or its logarithm x - max - log(sum) */
 static void softmax_row(float *x, int64_t n, bool log_of_it)
 {
-    float most = -INFINITY;
-    for (int64_t i = 0; i < n; i++)     /* a NaN comes through below */
-        most = x[i] > most ? x[i] : most;
+    const float most = largest(x, n);
     const bool masked = isinf(most) && most < 0;
-    const double sum = sum_of_exp(x, n, masked ? 0.0f : most, log_of_it);
+    const double sum = sum_of_exp(log_of_it ? NULL : x, x, n,
+                                  masked ? 0.0f : most);
     const double shift = (double)most + log(sum);
     const double scale = 1.0 / sum;
     if (masked && !isnan(sum)) {        /* -inf everywhere: no 0 / 0 */

@@ -27,6 +27,9 @@ qkv_tensor *qkv_cumsum(const qkv_tensor *t, int axis, qkv_error *err);
  * -inf everywhere gives 0 (log: -inf), not NaN. */
 qkv_tensor *qkv_softmax(const qkv_tensor *t, int axis, bool log,
                         qkv_error *err);
+/* log(sum of exp x), x [n] with n > 0, in double: what turns logits into
+ * log-probabilities, in nats. */
+double qkv_log_sum_exp(const float *x, int64_t n);
 /* The k largest along an axis in falling order; *indices i64 (may be NULL).
  * Ties: the lower index first; NaN counts as smallest. */
 qkv_tensor *qkv_topk(const qkv_tensor *t, int64_t k, int axis,

@@ -207,6 +207,19 @@ void *qkv_test_class(lua_State *L, int index, const char *metatable)
     return slot != NULL ? *slot : NULL;
 }
 
+void *qkv_push_block(lua_State *L, size_t bytes, const char *metatable,
+                     lua_CFunction gc)
+{
+    void *block = lua_newuserdatauv(L, bytes, 0);
+    memset(block, 0, bytes);
+    if (luaL_newmetatable(L, metatable)) {
+        lua_pushcfunction(L, gc);
+        lua_setfield(L, -2, "__gc");
+    }
+    lua_setmetatable(L, -2);
+    return block;
+}
+
 /* ---- raising and checking ---- */
 
 int qkv_raise(lua_State *L, const qkv_error *err)

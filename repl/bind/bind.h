@@ -111,6 +111,11 @@ void *qkv_check_class(lua_State *L, int index, const char *metatable);
 /* The pointer inside, or NULL when it is another thing. */
 void *qkv_test_class(lua_State *L, int index, const char *metatable);
 
+/* A new userdata of `bytes` zeros, on top of the stack, whose metatable of that
+ * name has __gc = gc: for what C holds while Lua may raise. */
+void *qkv_push_block(lua_State *L, size_t bytes, const char *metatable,
+                     lua_CFunction gc);
+
 /* ---- tensors ---- */
 #define QKV_TENSOR "qkv.tensor"
 qkv_tensor *qkv_check_tensor(lua_State *L, int index);

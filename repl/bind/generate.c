@@ -26,18 +26,6 @@ static int generation_gc(lua_State *L)
     return 0;
 }
 
-static generation *push_generation(lua_State *L)
-{
-    generation *g = lua_newuserdatauv(L, sizeof *g, 0);
-    *g = (generation){0};
-    if (luaL_newmetatable(L, "qkv.generation")) {
-        lua_pushcfunction(L, generation_gc);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_setmetatable(L, -2);
-    return g;
-}
-
 /* ---- stop strings: option "stop", a text or a list ---- */
 
 /* Push the list of stop strings (empty when there are none). */
@@ -181,7 +169,8 @@ static int l_model_generate(lua_State *L)
     lua_settop(L, 3);
     push_stops(L, 3);
     j.stops = 4;
-    generation *g = push_generation(L);
+    generation *g = qkv_push_block(L, sizeof *g, "qkv.generation",
+                                   generation_gc);
     qkv_recipe *r = qkv_push_recipe(L, m);
     qkv_recipe_input(L, r, 2, qkv_option_boolean(L, 3, "special", true),
                      j.n > 0 ? j.n : 1);

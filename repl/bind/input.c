@@ -22,13 +22,7 @@ static int recipe_gc(lua_State *L)
 
 qkv_recipe *qkv_push_recipe(lua_State *L, qkv_model *m)
 {
-    qkv_recipe *r = lua_newuserdatauv(L, sizeof *r, 0);
-    *r = (qkv_recipe){0};
-    if (luaL_newmetatable(L, "qkv.recipe")) {
-        lua_pushcfunction(L, recipe_gc);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_setmetatable(L, -2);
+    qkv_recipe *r = qkv_push_block(L, sizeof *r, "qkv.recipe", recipe_gc);
     r->model = qkv_model_retain(m);
     r->stop_at = m->stacks[0].config.n_layers;
     return r;

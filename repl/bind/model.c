@@ -288,18 +288,11 @@ static int l_model_weight(lua_State *L)
     return qkv_push_tensor(L, qkv_model_weight(m, name, &err), &err);
 }
 
-/* Push the full names of all sites that match, as a list. */
-static void push_sites(lua_State *L, const qkv_model *m, const char *pattern)
+void qkv_push_site_names(lua_State *L, const qkv_stack *s,
+                         const uint8_t *mark)
 {
-    const qkv_stack *s = &m->stacks[0];
-    const int64_t slots = s->config.n_layers * QKV_N_SITES;
-    uint8_t *mark = lua_newuserdatauv(L, (size_t)slots, 0);
-    memset(mark, 0, (size_t)slots);
-    qkv_error err;
-    if (!qkv_site_match(mark, 1, s, pattern, &err))
-        qkv_raise(L, &err);
     lua_newtable(L);
-    for (int64_t slot = 0; slot < slots; slot++) {
+    for (int64_t slot = 0; slot < s->config.n_layers * QKV_N_SITES; slot++) {
         char name[QKV_SITE_ROOM];
         if (!mark[slot])
             continue;
@@ -309,6 +302,17 @@ static void push_sites(lua_State *L, const qkv_model *m, const char *pattern)
     }
 }
 
+void qkv_push_sites(lua_State *L, const qkv_stack *s, const char *pattern)
+{
+    const size_t slots = (size_t)(s->config.n_layers * QKV_N_SITES);
+    uint8_t *mark = lua_newuserdatauv(L, slots, 0);
+    memset(mark, 0, slots);
+    qkv_error err;
+    if (!qkv_site_match(mark, 1, s, pattern, &err))
+        qkv_raise(L, &err);
+    qkv_push_site_names(L, s, mark);
+}
+
 QKV_DOC(model_sites, "m:sites([pattern]) -> names",
     "The names of the activations: all, or those that a pattern means: a\n"
     "full name in which * stands for anything, or a short one (\"pattern\").\n"
@@ -316,7 +320,8 @@ QKV_DOC(model_sites, "m:sites([pattern]) -> names",
 static int l_model_sites(lua_State *L)
 {
     qkv_check_nargs(L, 2);
-    push_sites(L, qkv_check_model(L, 1), luaL_optstring(L, 2, "*"));
+    qkv_push_sites(L, &qkv_check_model(L, 1)->stacks[0],
+                   luaL_optstring(L, 2, "*"));
     return 1;
 }
 
@@ -366,7 +371,7 @@ static int model_complete(lua_State *L)
         push_weight_names(L, m);
     else if (method != NULL && (strcmp(method, "sites") == 0
                                 || strcmp(method, "run") == 0))
-        push_sites(L, m, "*");
+        qkv_push_sites(L, &m->stacks[0], "*");
     else
         return 0;
     return 1;

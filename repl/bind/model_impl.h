@@ -31,6 +31,11 @@ extern const qkv_bind_row qkv_token_methods[];
 qkv_model *qkv_check_model(lua_State *L, int index);
 /* A userdata over m, with a reference of its own. */
 void qkv_push_model(lua_State *L, qkv_model *m);
+/* Push the full names of the slots that are marked, as a list. */
+void qkv_push_site_names(lua_State *L, const qkv_stack *s,
+                         const uint8_t *mark);
+/* The same of all that a pattern matches. */
+void qkv_push_sites(lua_State *L, const qkv_stack *s, const char *pattern);
 
 /* ---- input.c: from Lua's tables to a recipe ---- */
 /* A recipe in a userdata (pushed), which frees what it still holds. */

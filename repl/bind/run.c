@@ -294,21 +294,12 @@ static int l_run_names(lua_State *L)
 {
     qkv_check_nargs(L, 1);
     const qkv_run_view *v = check_view(L, 1);
-    const int64_t slots = qkv_run_stack(v->run)->config.n_layers * QKV_N_SITES;
-    uint8_t *mark = lua_newuserdatauv(L, (size_t)slots, 0);
-    memset(mark, 0, (size_t)slots);
+    const qkv_stack *s = qkv_run_stack(v->run);
+    const size_t slots = (size_t)(s->config.n_layers * QKV_N_SITES);
+    uint8_t *mark = lua_newuserdatauv(L, slots, 0);
+    memset(mark, 0, slots);
     qkv_run_kept(v->run, mark);
-    lua_newtable(L);
-    lua_Integer n = 0;
-    for (int64_t slot = 0; slot < slots; slot++) {
-        char name[QKV_SITE_ROOM];
-        if (!mark[slot])
-            continue;
-        qkv_site_name(name, (qkv_site)(slot % QKV_N_SITES),
-                      slot / QKV_N_SITES);
-        lua_pushstring(L, name);
-        lua_rawseti(L, -2, ++n);
-    }
+    qkv_push_site_names(L, s, mark);
     return 1;
 }
 
@@ -319,13 +310,7 @@ static const float *push_logits(lua_State *L, qkv_run *r, int64_t seq,
     qkv_error err;
     qkv_push_tensor(L, qkv_run_logits(r, seq, pos, &err), &err);
     const float *x = qkv_tensor_data(qkv_check_tensor(L, -1));
-    const int64_t n = qkv_run_stack(r)->config.d_vocab;
-    double most = -HUGE_VAL, sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        most = (double)x[i] > most ? (double)x[i] : most;
-    for (int64_t i = 0; i < n; i++)
-        sum += exp((double)x[i] - most);
-    *whole = most + log(sum);
+    *whole = qkv_log_sum_exp(x, qkv_run_stack(r)->config.d_vocab);
     return x;
 }
 
@@ -510,20 +495,7 @@ static int run_complete(lua_State *L)
     const qkv_run_view *v = qkv_test_class(L, 1, QKV_RUN);
     if (v == NULL)
         return 0;
-    const qkv_stack *s = qkv_run_stack(v->run);
-    lua_newtable(L);
-    lua_Integer n = 0;
-    for (int i = 0; i < QKV_N_SITES; i++) {
-        const int64_t layers = qkv_sites[i].level == QKV_BLOCK
-            ? s->config.n_layers : 1;
-        for (int64_t l = 0; qkv_site_is_there((qkv_site)i, s) && l < layers;
-             l++) {
-            char name[QKV_SITE_ROOM];
-            qkv_site_name(name, (qkv_site)i, l);
-            lua_pushstring(L, name);
-            lua_rawseti(L, -2, ++n);
-        }
-    }
+    qkv_push_sites(L, qkv_run_stack(v->run), "*");
     return 1;
 }
 

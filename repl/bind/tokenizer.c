@@ -49,14 +49,7 @@ static int tokens_gc(lua_State *L)
 
 static qkv_tokens *push_tokens(lua_State *L)
 {
-    qkv_tokens *t = lua_newuserdatauv(L, sizeof *t, 0);
-    *t = (qkv_tokens){0};
-    if (luaL_newmetatable(L, "qkv.tokens")) {
-        lua_pushcfunction(L, tokens_gc);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_setmetatable(L, -2);
-    return t;
+    return qkv_push_block(L, sizeof(qkv_tokens), "qkv.tokens", tokens_gc);
 }
 
 static int text_gc(lua_State *L)
@@ -67,14 +60,7 @@ static int text_gc(lua_State *L)
 
 static qkv_text *push_text(lua_State *L)
 {
-    qkv_text *t = lua_newuserdatauv(L, sizeof *t, 0);
-    *t = (qkv_text){0};
-    if (luaL_newmetatable(L, "qkv.text")) {
-        lua_pushcfunction(L, text_gc);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_setmetatable(L, -2);
-    return t;
+    return qkv_push_block(L, sizeof(qkv_text), "qkv.text", text_gc);
 }
 
 /* Ids at `index`, a number, a list or a tensor, as a userdata's (pushed). */

@@ -4,8 +4,11 @@
  * Ctrl-C: Readline's own handlers are off. SIGINT is blocked except while
  * pselect waits for a key; when one came, our getc returns the key 3, which is
  * bound to a function that gives the line up. (rl_signal_event_hook does not
- * do: Readline goes on reading until the next key.) SIGCONT after a stop sets
- * the terminal up again.
+ * do: Readline goes on reading until the next key.) Keys are read without
+ * waiting, from a description of the terminal that is ours alone: a Ctrl-C
+ * makes the kernel drop typed keys, also one that pselect just announced, and
+ * a read that waited would sleep with SIGINT blocked. SIGCONT after a stop
+ * sets the terminal up again.
  *
  * Every entry is appended to the history file when it is made, so that a
  * crash loses nothing and two sessions share it.
@@ -34,6 +37,7 @@ enum { KEY_INTERRUPT = 3, MOST_ENTRIES = 10000 };
 
 static const qkv_line_helper *helper;       /* NULL: not on a terminal */
 static qkv_text history_path;               /* empty: not kept in a file */
+static int keys = STDIN_FILENO;             /* where keys come from */
 static bool was_interrupted;
 static volatile sig_atomic_t was_continued;
 
@@ -73,13 +77,13 @@ static int wait_for_key(int fd, const sigset_t *mask)
 /* A key, or KEY_INTERRUPT when SIGINT came instead. */
 static int get_key(FILE *stream)
 {
-    const int fd = fileno(stream);
+    (void)stream;                           /* the same terminal: see keys */
     sigset_t mask;
     pthread_sigmask(SIG_SETMASK, NULL, &mask);
     sigdelset(&mask, SIGINT);
     for (;;) {
         unsigned char key;
-        const int n = wait_for_key(fd, &mask);
+        const int n = wait_for_key(keys, &mask);
         if (n < 0 && errno != EINTR)
             return EOF;
         if (qkv_interrupted())
@@ -89,7 +93,7 @@ static int get_key(FILE *stream)
         rl_check_signals();                 /* a new window size */
         if (n <= 0)
             continue;
-        const ssize_t got = read(fd, &key, 1);
+        const ssize_t got = read(keys, &key, 1);
         if (got == 1)
             return key;
         if (got == 0 || (errno != EINTR && errno != EAGAIN))
@@ -252,9 +256,19 @@ static void catch_continue(void)
     sigaction(SIGCONT, &action, NULL);
 }
 
+/* O_NONBLOCK on fd 0 would be shared with whoever started us. */
+static void open_keys(void)
+{
+    const char *name = ttyname(STDIN_FILENO);
+    const int fd = name == NULL ? -1
+        : open(name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    keys = fd >= 0 ? fd : STDIN_FILENO;
+}
+
 void qkv_line_open(const qkv_line_helper *with)
 {
     helper = with;
+    open_keys();
     rl_readline_name = "qkv";
     rl_catch_signals = 0;
     rl_getc_function = get_key;
@@ -274,6 +288,9 @@ void qkv_line_close(void)
         return;
     clear_history();
     qkv_text_free(&history_path);
+    if (keys != STDIN_FILENO)
+        close(keys);
+    keys = STDIN_FILENO;
     helper = NULL;
 }
 

@@ -307,6 +307,7 @@ def test_history_across_sessions():
     session.type(CTRL_R + "first")
     session.expect(".. 'entry'")
     session.type(CTRL_C)        # out of a search, too
+    session.expect("^C")        # leaving the search redraws the old prompt
     session.expect(PROMPT)
     session.type(CTRL_R + "'first '")
     session.type("\r")

@@ -20,6 +20,18 @@ int64_t qkv_selector_find(const qkv_selector *sel, int64_t at, int64_t size)
     return -1;
 }
 
+int64_t qkv_selector_first(const qkv_selector *sel, int64_t size)
+{
+    if (sel->all)
+        return 0;
+    int64_t first = INT64_MAX;
+    for (int64_t i = 0; i < sel->n; i++) {
+        const int64_t at = sel->index[i] + (sel->index[i] < 0 ? size : 0);
+        first = at < first ? at : first;
+    }
+    return first;
+}
+
 void qkv_edit_reset(qkv_edit *e)
 {
     for (int i = 0; i < QKV_N_EDIT_AXES; i++)
@@ -246,17 +258,73 @@ static void walk_axis(const walk *w, int dim, float *x, int64_t at)
     }
 }
 
-void qkv_edit_apply(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
+void qkv_edit_apply(const qkv_edit *e, const qkv_stack *s, int64_t seq_place,
                     const qkv_slab *slab)
 {
-    const int64_t seq = qkv_selector_find(&e->select[QKV_EDIT_SEQ], slab->seq, n_seqs);
     const int64_t layer = qkv_sites[e->site].level != QKV_BLOCK ? 0
-        : qkv_selector_find(&e->select[QKV_EDIT_LAYER], slab->layer, s->config.n_layers);
-    if (seq < 0 || layer < 0)
+        : qkv_selector_find(&e->select[QKV_EDIT_LAYER], slab->layer,
+                            s->config.n_layers);
+    if (layer < 0)
         return;
     walk w = {.e = e, .slab = slab, .st = value_steps(e),
               .value = e->value != NULL ? qkv_tensor_data(e->value) : NULL};
     slab_axes(w.axes, e->site);
-    walk_axis(&w, 0, slab->data, seq * w.st.of[QKV_EDIT_SEQ]
+    walk_axis(&w, 0, slab->data, seq_place * w.st.of[QKV_EDIT_SEQ]
               + layer * w.st.of[QKV_EDIT_LAYER]);
+}
+
+/* ---- inheriting ---- */
+
+/* A copy; indices from the end become those from the start of `size`, unless
+ * that is 0. */
+static bool copy_selector(qkv_selector *out, const qkv_selector *sel,
+                          int64_t size, qkv_error *err)
+{
+    *out = *sel;
+    if (sel->all)
+        return true;
+    out->index = qkv_alloc((size_t)sel->n * sizeof *out->index, err);
+    if (out->index == NULL) {
+        *out = (qkv_selector){.all = true};
+        return false;
+    }
+    for (int64_t i = 0; i < sel->n; i++)
+        out->index[i] = sel->index[i] + (sel->index[i] < 0 ? size : 0);
+    return true;
+}
+
+/* The value of one sequence, whose place is `at`: without the axis seq. */
+static qkv_tensor *value_of_seq(const qkv_edit *e, int64_t at, qkv_error *err)
+{
+    qkv_edit_axis axes[5];
+    int whole = 0;
+    for (int i = selection_axes(axes, e->site); i-- > 0; )
+        whole += e->select[axes[i]].all || !e->select[axes[i]].one;
+    const qkv_selector *seq = &e->select[QKV_EDIT_SEQ];
+    if ((!seq->all && seq->one) || e->value->n_dims < whole)
+        return qkv_tensor_retain(e->value);
+    const int extra = e->value->n_dims - whole;     /* axes of size 1 */
+    return qkv_tensor_select(e->value, extra,
+                             e->value->shape[extra] == 1 ? 0 : at, err);
+}
+
+bool qkv_edit_inherit(qkv_edit *out, const qkv_edit *e, int64_t seq,
+                      int64_t n_seqs, int64_t n_prompt, int64_t *forks,
+                      int64_t n_forks, qkv_error *err)
+{
+    *out = (qkv_edit){.site = e->site, .op = e->op, .number = e->number};
+    const qkv_selector own = {.n = n_forks, .index = forks};
+    bool done = true;
+    for (int a = 0; done && a < QKV_N_EDIT_AXES; a++) {
+        const bool pos = a == QKV_EDIT_POS || a == QKV_EDIT_KEY;
+        done = copy_selector(&out->select[a], a == QKV_EDIT_SEQ ? &own
+                             : &e->select[a], pos ? n_prompt : 0, err);
+    }
+    const int64_t at = qkv_selector_find(&e->select[QKV_EDIT_SEQ], seq,
+                                         n_seqs);
+    if (done && e->value != NULL)
+        done = (out->value = value_of_seq(e, at, err)) != NULL;
+    if (!done)
+        qkv_edit_reset(out);
+    return done;
 }

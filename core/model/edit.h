@@ -45,6 +45,8 @@ typedef struct qkv_edit {
 /* The place of index `at` in a selector's list, or -1; negative entries count
  * from `size`. The last one wins when it stands there twice. */
 int64_t qkv_selector_find(const qkv_selector *sel, int64_t at, int64_t size);
+/* The least index it selects; INT64_MAX: none. */
+int64_t qkv_selector_first(const qkv_selector *sel, int64_t size);
 
 void qkv_edit_reset(qkv_edit *e);
 
@@ -68,8 +70,15 @@ typedef struct qkv_slab {
 } qkv_slab;
 
 /* Apply to the part of the selection that lies in this slab. The edit was
- * checked. */
-void qkv_edit_apply(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
+ * checked; seq_place: where the slab's sequence stands in its list. */
+void qkv_edit_apply(const qkv_edit *e, const qkv_stack *s, int64_t seq_place,
                     const qkv_slab *slab);
+
+/* What an edit of sequence `seq` (one of n_seqs, n_prompt positions given)
+ * becomes in its forks [n_forks]: the same on each of them, at the places
+ * where it was made, so negative positions are counted out. */
+bool qkv_edit_inherit(qkv_edit *out, const qkv_edit *e, int64_t seq,
+                      int64_t n_seqs, int64_t n_prompt, int64_t *forks,
+                      int64_t n_forks, qkv_error *err);
 
 #endif

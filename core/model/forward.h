@@ -11,17 +11,15 @@ typedef struct qkv_outputs {
      * NULL; *reached gets that layer count. */
     float *resid;
     int64_t reached;
-    /* Logits of each segment's last row, [n_segments, d_vocab], for
+    /* Logits of each segment's last row, [segment, d_vocab], for
      * QKV_LOGITS_LAST; NULL: not wanted. All rows' are the LOGITS record. */
     float *last;
-    /* Own keys and values of the (one) segment go here when the plan keeps
-     * the chain: positions [p0, n) are written at all layers. */
-    qkv_chain *chain;
 } qkv_outputs;
 
 /* Run the batch from plan->start_layer to the last thing that is wanted.
- * start [n_rows, d_model]: resid_pre of the start layer, NULL at layer 0.
- * Fires every site once per segment, on this thread. */
+ * start [n_rows, d_model]: the stream that enters each segment's l0, NULL
+ * when all enter at layer 0. Fires every site once per segment, on this
+ * thread. */
 bool qkv_forward(qkv_outputs *out, const qkv_plan *plan,
                  const qkv_batch *batch, const float *start, qkv_error *err);
 

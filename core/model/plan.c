@@ -6,7 +6,7 @@
 #include "model/plan.h"
 
 #include <math.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -57,6 +57,69 @@ static void set_flags(qkv_plan *p)
     }
 }
 
+/* ---- edits by slot ---- */
+
+static int by_sequence(const void *a, const void *b)
+{
+    const qkv_touch *x = a, *y = b;
+    if (x->seq != y->seq)
+        return x->seq < y->seq ? -1 : 1;
+    if (x->edit != y->edit)
+        return x->edit < y->edit ? -1 : 1;
+    return x->place < y->place ? -1 : x->place > y->place;
+}
+
+/* Add to count[slot] the touches of each slot; where touches has room for
+ * them, count says where to write. */
+static void walk_touches(qkv_plan *p, int64_t *count)
+{
+    const qkv_recipe *r = p->recipe;
+    for (int64_t i = 0; i < r->n_edits; i++) {
+        const qkv_edit *e = &r->edits[i];
+        const qkv_selector *seqs = &e->select[QKV_EDIT_SEQ];
+        const int64_t n = seqs->all ? r->n_seqs : seqs->n;
+        for (int64_t layer = 0; layer < layers_of(p, e->site); layer++) {
+            const int64_t slot = qkv_slot(e->site, layer);
+            if (!(p->flags[slot] & QKV_EDITED)
+                || !qkv_edit_has_layer(e, layer, p->stack->config.n_layers))
+                continue;
+            for (int64_t k = 0; p->touches != NULL && k < n; k++) {
+                const int64_t seq = seqs->all ? k : seqs->index[k];
+                p->touches[count[slot] + k] = (qkv_touch){
+                    .seq = seq + (seq < 0 ? r->n_seqs : 0), .place = k,
+                    .edit = e};
+            }
+            count[slot] += n;
+        }
+    }
+}
+
+/* touches and touch_at. Counted first, then filled in, then ordered. */
+static bool list_touches(qkv_plan *p, qkv_error *err)
+{
+    const int64_t slots = p->stack->config.n_layers * QKV_N_SITES;
+    p->touch_at = qkv_alloc_zero((size_t)(slots + 1), sizeof *p->touch_at,
+                                 err);
+    if (p->touch_at == NULL || p->recipe->n_edits == 0)
+        return p->touch_at != NULL;
+    walk_touches(p, p->touch_at + 1);
+    for (int64_t i = 0; i < slots; i++)
+        p->touch_at[i + 1] += p->touch_at[i];
+    const size_t bytes = (size_t)p->touch_at[slots] * sizeof *p->touches;
+    int64_t *at = qkv_alloc((size_t)slots * sizeof *at, err);
+    p->touches = at != NULL ? qkv_alloc(bytes > 0 ? bytes : 1, err) : NULL;
+    if (p->touches != NULL) {
+        memcpy(at, p->touch_at, (size_t)slots * sizeof *at);
+        walk_touches(p, at);
+        for (int64_t i = 0; i < slots; i++)
+            qsort(p->touches + p->touch_at[i],
+                  (size_t)(p->touch_at[i + 1] - p->touch_at[i]),
+                  sizeof *p->touches, by_sequence);
+    }
+    qkv_free(at);
+    return p->touches != NULL;
+}
+
 /* ---- records ---- */
 
 static bool add(int64_t *sum, int64_t a, int64_t b, qkv_error *err)
@@ -80,29 +143,32 @@ static bool lay_out(qkv_plan *p, qkv_site site, qkv_error *err)
     rec->at = qkv_alloc((size_t)layers * sizeof *rec->at, err);
     rec->seq_offset = qkv_alloc((size_t)r->n_seqs * sizeof *rec->seq_offset,
                                 err);
+    rec->seq_p0 = qkv_alloc((size_t)r->n_seqs * sizeof *rec->seq_p0, err);
     rec->seq_room = qkv_alloc((size_t)r->n_seqs * sizeof *rec->seq_room, err);
-    if (rec->at == NULL || rec->seq_offset == NULL || rec->seq_room == NULL)
+    if (rec->at == NULL || rec->seq_offset == NULL || rec->seq_p0 == NULL
+        || rec->seq_room == NULL)
         return false;
     for (int64_t layer = 0; layer < layers; layer++)
         rec->at[layer] = p->flags[qkv_slot(site, layer)] & QKV_RECORD
             ? (int32_t)rec->n_layers++ : -1;
     rec->width = qkv_site_width(site, p->stack);
     for (int64_t i = 0; i < r->n_seqs; i++) {
-        const int64_t room = r->seqs[i].n + r->n_more;
-        rec->seq_offset[i] = rec->layer_stride;
-        rec->seq_room[i] = room;
+        const int64_t seq = r->order[i], p0 = r->seqs[seq].p0;
+        const int64_t room = r->seqs[seq].n + r->n_more;
+        rec->seq_offset[seq] = rec->layer_stride;
+        rec->seq_p0[seq] = pooled ? 0 : p0;
+        rec->seq_room[seq] = room;
         int64_t floats = pooled ? rec->width : 0;
         if (scores) {
-            if (!add(&floats, p->stack->config.n_heads, room, err)
+            if (!add(&floats, p->stack->config.n_heads, room - p0, err)
                 || !add(&rec->layer_stride, floats, room, err))
                 return false;
             continue;
         }
-        if (!pooled && !add(&floats, room, rec->width, err))
+        if (!pooled && !add(&floats, room - p0, rec->width, err))
             return false;
         if (!add(&rec->layer_stride, floats, 1, err))
             return false;
-        rec->rows += pooled ? 1 : room;
     }
     int64_t floats = 0;
     if (!add(&floats, rec->layer_stride, rec->n_layers, err))
@@ -142,7 +208,8 @@ float *qkv_record_at(const qkv_record *r, int64_t layer, int64_t seq,
 {
     float *x = (float *)r->storage->data
         + r->at[layer] * r->layer_stride + r->seq_offset[seq];
-    return x + pos * (r->width > 0 ? r->width : r->seq_room[seq]);
+    return x + (pos - r->seq_p0[seq])
+        * (r->width > 0 ? r->width : r->seq_room[seq]);
 }
 
 /* ---- memory ---- */
@@ -154,7 +221,7 @@ static void count_scratch(qkv_plan *p)
     const qkv_recipe *r = p->recipe;
     int64_t rows = 0, longest = 0;
     for (int64_t i = 0; i < r->n_seqs; i++) {
-        rows += r->seqs[i].n;
+        rows += r->seqs[i].n - r->seqs[i].p0;
         longest = r->seqs[i].n > longest ? r->seqs[i].n : longest;
     }
     const int64_t row = 8 * c->d_model + 3 * c->d_mlp
@@ -169,10 +236,6 @@ static void count_scratch(qkv_plan *p)
             * sizeof(float);
     if (p->logits == QKV_LOGITS_LAST)
         p->scratch_bytes += (size_t)(r->n_seqs * c->d_vocab) * sizeof(float);
-    if (p->keep_chain)
-        p->scratch_bytes += (size_t)(2 * c->n_layers * c->n_kv_heads
-                                     * c->d_head * (rows + r->n_more))
-            * sizeof(float);
 }
 
 static bool fits(const qkv_plan *p, qkv_error *err)
@@ -189,7 +252,7 @@ static bool fits(const qkv_plan *p, qkv_error *err)
 
 qkv_plan *qkv_plan_new(const qkv_recipe *recipe, uint8_t *flags,
                        qkv_logits_wanted logits, int64_t start_layer,
-                       bool keep_chain, qkv_error *err)
+                       qkv_error *err)
 {
     qkv_plan *p = qkv_alloc_zero(1, sizeof *p, err);
     if (p == NULL) {
@@ -202,14 +265,13 @@ qkv_plan *qkv_plan_new(const qkv_recipe *recipe, uint8_t *flags,
     p->logits = logits;
     p->start_layer = start_layer;
     p->stop_at = recipe->stop_at;
-    p->keep_chain = keep_chain;
     if (p->stop_at < p->stack->config.n_layers
         || !qkv_site_is_there(QKV_SITE_LOGITS, p->stack))
         p->logits = QKV_LOGITS_NONE;
     if (p->logits == QKV_LOGITS_ALL)
         flags[QKV_SITE_LOGITS] |= QKV_RECORD;
     set_flags(p);
-    bool done = true;
+    bool done = list_touches(p, err);
     for (int i = 0; done && i < QKV_N_SITES; i++) {
         bool any = false;
         for (int64_t layer = 0; layer < layers_of(p, (qkv_site)i); layer++)
@@ -233,8 +295,11 @@ void qkv_plan_free(qkv_plan *p)
         qkv_storage_release(p->records[i].storage);
         qkv_free(p->records[i].at);
         qkv_free(p->records[i].seq_offset);
+        qkv_free(p->records[i].seq_p0);
         qkv_free(p->records[i].seq_room);
     }
+    qkv_free(p->touches);
+    qkv_free(p->touch_at);
     qkv_free(p->flags);
     qkv_free(p);
 }

@@ -17,7 +17,7 @@ enum {
     QKV_RECORD = 1,
     QKV_EDITED = 2,
     QKV_HOOKED = 4,
-    QKV_CHECKPOINT = 8          /* recorded for the run's own use */
+    QKV_CHECKPOINT = 8          /* with RECORD: nobody asked for it by name */
 };
 
 /* What is kept of one site: data of its recorded layers, in rising order. */
@@ -27,11 +27,16 @@ typedef struct qkv_record {
     int64_t n_layers;           /* recorded ones */
     int64_t width;              /* floats a row; SCORES: 0 */
     int64_t layer_stride;       /* floats */
-    int64_t rows;               /* SCORES: 0 */
-    int64_t *seq_offset;        /* [n_seqs] floats into a layer (rows: of its
-                                 * first row) */
-    int64_t *seq_room;          /* [n_seqs] positions it has room for */
+    int64_t *seq_offset;        /* [n_seqs] floats into a layer, of row p0 */
+    int64_t *seq_p0;            /* [n_seqs] the first position it holds */
+    int64_t *seq_room;          /* [n_seqs] positions up to which it goes */
 } qkv_record;
+
+/* An edit on a sequence, at its place in the edit's list of sequences. */
+typedef struct qkv_touch {
+    int64_t seq, place;
+    const qkv_edit *edit;
+} qkv_touch;
 
 typedef struct qkv_plan {
     const qkv_recipe *recipe;
@@ -40,7 +45,9 @@ typedef struct qkv_plan {
     int64_t n_wanted;           /* slots recorded or hooked */
     qkv_logits_wanted logits;
     int64_t start_layer, stop_at;
-    bool keep_chain;
+    qkv_touch *touches;         /* of a slot: [touch_at[slot], touch_at[slot
+                                 * + 1]), by sequence, then as listed */
+    int64_t *touch_at;          /* [n_layers * QKV_N_SITES + 1] */
     qkv_record records[QKV_N_SITES];
     size_t record_bytes, scratch_bytes;
 } qkv_plan;
@@ -49,7 +56,7 @@ typedef struct qkv_plan {
  * failed or not). Rows have room for the recipe's n_more. */
 qkv_plan *qkv_plan_new(const qkv_recipe *recipe, uint8_t *flags,
                        qkv_logits_wanted logits, int64_t start_layer,
-                       bool keep_chain, qkv_error *err);
+                       qkv_error *err);
 void qkv_plan_free(qkv_plan *p);                /* NULL is allowed */
 
 /* Where a recorded slot's value of one sequence is: row (or query) `pos`. */

@@ -7,6 +7,12 @@
  * nearest layer whose input was kept. A recipe with hooks, or of weights that
  * have changed since, is never executed again: the error says which names to
  * give.
+ *
+ * A fork is a run with a parent. Each of its sequences is one of the parent's
+ * with other edits, or other tokens from some position on, and shares with it
+ * what cannot differ: it enters at the first layer and position where a
+ * change can be felt, takes the stream that enters there from the parent, and
+ * attends to the parent's keys. Many forks are one batch.
  */
 #ifndef QKV_RUN_H
 #define QKV_RUN_H
@@ -37,10 +43,17 @@ typedef enum qkv_logits_wanted {
     QKV_LOGITS_LAST, QKV_LOGITS_ALL, QKV_LOGITS_NONE
 } qkv_logits_wanted;
 
+typedef struct qkv_run qkv_run;
+
 typedef struct qkv_sequence {
     int64_t n;                  /* tokens now */
     int64_t n_prompt;           /* of them given, not generated */
     int32_t *ids, *types;       /* room for n + n_more; types may be NULL */
+    int64_t of;                 /* a fork: the parent's sequence with which */
+    int64_t shared;             /* it shares so many tokens */
+    /* Set by qkv_run_new: positions [p0, n) enter at layer l0; they are rows
+     * row0 .. of all rows of the run, the place'th sequence among them. */
+    int64_t p0, l0, row0, place;
 } qkv_sequence;
 
 /* What to run. The caller fills it and hands it over: qkv_run_new takes all
@@ -57,10 +70,22 @@ typedef struct qkv_recipe {
     qkv_tensor **start_resid;   /* [n_seqs] of [pos, d_model]; NULL at 0 */
     int64_t stop_at;            /* layers below it are run; n_layers: all */
     int64_t n_more;             /* room for so many generated tokens */
+    qkv_run *parent;            /* a reference; NULL: no fork */
+    /* Set by qkv_run_new: the edits that come from the parent stand first;
+     * sequences in the order in which they enter. */
+    int64_t n_inherited;
+    int64_t *order;             /* [n_seqs] */
 } qkv_recipe;
 void qkv_recipe_reset(qkv_recipe *r);
 
-typedef struct qkv_run qkv_run;
+/* A recipe for forks of a run: its model and parent (a new reference), where
+ * it starts and stops; the caller adds sequences (qkv_recipe_fork), edits,
+ * hooks, names. A parent with hooks cannot be forked. */
+bool qkv_recipe_fork_of(qkv_recipe *r, qkv_run *parent, qkv_error *err);
+/* Sequence i: the parent's sequence `of`, with tokens [n] from position
+ * `from` on; from < 0: with its own. */
+bool qkv_recipe_fork(qkv_recipe *r, int64_t i, int64_t of, int64_t from,
+                     const int32_t *tokens, int64_t n, qkv_error *err);
 
 /* Check, plan and execute. names [n_names]: what to keep. The whole request
  * is refused, with the figure, when it cannot fit. */
@@ -81,6 +106,9 @@ qkv_tensor *qkv_run_site(qkv_run *r, int64_t seq, qkv_site site,
                          int64_t layer, qkv_error *err);
 /* Was it kept? Every slot: mark [n_layers * QKV_N_SITES] = 1. */
 void qkv_run_kept(const qkv_run *r, uint8_t *mark);
+/* See that slots are kept: mark [n_layers * QKV_N_SITES], those not 0. What
+ * is missing is computed at once; r:names() does not tell. */
+bool qkv_run_keep(qkv_run *r, const uint8_t *mark, qkv_error *err);
 /* Logits [vocab] of one position (0 <= pos < n), f32; read-only. */
 qkv_tensor *qkv_run_logits(qkv_run *r, int64_t seq, int64_t pos,
                            qkv_error *err);
@@ -89,8 +117,8 @@ qkv_tensor *qkv_run_surprisal(qkv_run *r, int64_t seq, qkv_error *err);
 
 /* ---- going on ---- */
 /* Append one token to the one sequence of a run made with n_more > 0, and run
- * its row. Not `execute`: the token is only written down, as the last one. */
-bool qkv_run_append(qkv_run *r, int32_t token, bool execute, qkv_error *err);
+ * its row. Not `run_it`: the token is only written down, as the last one. */
+bool qkv_run_append(qkv_run *r, int32_t token, bool run_it, qkv_error *err);
 /* Logits of the last position that was run, [d_vocab]; lent. NULL: none. */
 const float *qkv_run_last(const qkv_run *r);
 

@@ -17,30 +17,36 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/error.h"
+#include "tensor/tensor.h"
 
-/* Keys (after rotary) and values of consecutive positions, at all layers from
- * l0 on. k and v are [layer - l0, capacity, kv_head * d_head]. Reference-
+/* One of a link's two arrays: rows [pos, kv_head * d_head] of layer l0, the
+ * next layer `layer_stride` floats on. A view of what a run recorded. */
+typedef struct qkv_chain_rows {
+    qkv_storage *storage;       /* a reference */
+    const float *at;            /* layer l0, position p0 */
+    int64_t layer_stride;
+} qkv_chain_rows;
+
+/* Keys (after rotary) and values of positions [p0, n), at all layers from l0
+ * on: the sites rot_k (or k) and v of a run, nothing of their own. Reference-
  * counted; positions that are written are never changed while another link
  * or run can see them. */
 typedef struct qkv_chain {
     int refs;
     struct qkv_chain *parent;   /* NULL: positions start here */
-    int64_t p0, n;              /* positions [p0, n) are here */
-    int64_t l0, n_layers;
-    int64_t capacity, width;    /* rows; kv_head * d_head */
-    float *k, *v;
+    int64_t p0, n;
+    int64_t l0;
+    int64_t width;              /* kv_head * d_head */
+    qkv_chain_rows k, v;
 } qkv_chain;
 
-/* Room for `capacity` positions from p0 on; none is there yet. Retains the
- * parent, which must reach up to p0. */
-qkv_chain *qkv_chain_new(qkv_chain *parent, int64_t p0, int64_t l0,
-                         int64_t n_layers, int64_t capacity, int64_t width,
-                         qkv_error *err);
+/* A link over k and v, whose storages it retains, and the parent (NULL at p0
+ * = 0), which must reach up to p0. */
+qkv_chain *qkv_chain_new(qkv_chain *parent, int64_t p0, int64_t n, int64_t l0,
+                         int64_t width, const qkv_chain_rows *k,
+                         const qkv_chain_rows *v, qkv_error *err);
 qkv_chain *qkv_chain_retain(qkv_chain *c);
 void qkv_chain_release(qkv_chain *c);           /* NULL is allowed */
-float *qkv_chain_k(const qkv_chain *c, int64_t layer, int64_t pos);
-float *qkv_chain_v(const qkv_chain *c, int64_t layer, int64_t pos);
 
 /* A run of positions whose keys and values lie in memory at even steps:
  * [count, kv_head, d_head], `stride` floats from one position to the next. */

@@ -127,7 +127,7 @@ static bool check_range(const qkv_selector *sel, const char *word,
 
 /* The value's axes against the selection's, from the right. */
 static bool check_value(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
-                        const int64_t *prompt, qkv_error *err)
+                        int64_t prompt, qkv_error *err)
 {
     qkv_edit_axis axes[5];
     int v = e->value->n_dims;
@@ -138,7 +138,7 @@ static bool check_value(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
         int64_t want = sel->n;
         if (sel->all)
             want = axes[i] == QKV_EDIT_POS || axes[i] == QKV_EDIT_KEY
-                ? prompt[0] : axis_size(axes[i], e->site, s, n_seqs);
+                ? prompt : axis_size(axes[i], e->site, s, n_seqs);
         const int64_t size = e->value->shape[--v];
         if (size != 1 && size != want)
             return qkv_fail(err, QKV_ESHAPE, "edit of %s: the value has %lld "
@@ -154,12 +154,22 @@ static bool check_value(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
     return true;
 }
 
+/* The k'th sequence of a selector that was checked. */
+static int64_t seq_at(const qkv_selector *seqs, int64_t k, int64_t n_seqs)
+{
+    if (seqs->all)
+        return k;
+    return seqs->index[k] + (seqs->index[k] < 0 ? n_seqs : 0);
+}
+
 bool qkv_edit_check(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
                     const int64_t *prompt, const int64_t *room, qkv_error *err)
 {
     qkv_edit_axis axes[5];
     const int n = selection_axes(axes, e->site);
-    for (int a = 0; a < QKV_N_EDIT_AXES; a++) {
+    const qkv_selector *seqs = &e->select[QKV_EDIT_SEQ];
+    const int64_t n_own = seqs->all ? n_seqs : seqs->n;
+    for (int a = 0; a < QKV_N_EDIT_AXES; a++) {     /* SEQ is the first */
         const qkv_selector *sel = &e->select[a];
         const qkv_edit_axis axis = (qkv_edit_axis)a;
         bool own = false;
@@ -176,11 +186,14 @@ bool qkv_edit_check(const qkv_edit *e, const qkv_stack *s, int64_t n_seqs,
                 return false;
             continue;
         }
-        for (int64_t i = 0; i < n_seqs; i++)
+        for (int64_t k = 0; k < n_own; k++) {
+            const int64_t i = seq_at(seqs, k, n_seqs);
             if (!check_range(sel, axis_words[a], prompt[i], room[i], err))
                 return false;
+        }
     }
-    return e->value == NULL || check_value(e, s, n_seqs, prompt, err);
+    return e->value == NULL || n_own == 0
+        || check_value(e, s, n_seqs, prompt[seq_at(seqs, 0, n_seqs)], err);
 }
 
 bool qkv_edit_has_layer(const qkv_edit *e, int64_t layer, int64_t n_layers)

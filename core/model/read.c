@@ -183,6 +183,23 @@ static qkv_tensor *join_scores(const qkv_tensor *parent, const qkv_tensor *own,
     return NULL;
 }
 
+/* The first n positions of a site, whose reference it takes. */
+static qkv_tensor *cut_to(qkv_tensor *t, qkv_site site, int64_t n,
+                          qkv_error *err)
+{
+    const bool scores = qkv_sites[site].shape == QKV_SHAPE_SCORES;
+    const int first = scores ? 1 : 0, last = scores ? 2 : 0;
+    if (qkv_sites[site].shape == QKV_SHAPE_POOLED
+        || qkv_sites[site].shape == QKV_SHAPE_PAIR)
+        return t;
+    for (int axis = first; t != NULL && axis <= last; axis++) {
+        qkv_tensor *part = qkv_tensor_slice(t, axis, 0, n, err);
+        qkv_tensor_release(t);
+        t = part;
+    }
+    return t;
+}
+
 /* A site at one layer: the parent's before the fork enters; then the parent's
  * positions before p0, and its own. */
 static qkv_tensor *fork_layer(qkv_run *r, int64_t seq, qkv_site site,
@@ -193,7 +210,8 @@ static qkv_tensor *fork_layer(qkv_run *r, int64_t seq, qkv_site site,
     qkv_run *parent = r->recipe.parent;
     if ((level == QKV_BLOCK && layer < s->l0)
         || (level == QKV_STEM && s->l0 > 0))
-        return qkv_run_site(parent, s->of, site, layer, err);
+        return cut_to(qkv_run_site(parent, s->of, site, layer, err), site,
+                      s->n, err);
     qkv_tensor *own = own_site(r, seq, site, layer, err);
     if (own == NULL || s->p0 == 0)
         return own;

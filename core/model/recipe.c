@@ -310,17 +310,18 @@ static void enter_edit(const qkv_recipe *r, qkv_sequence *s, const qkv_edit *e)
         enter_at(r, s, layer, pos);
 }
 
-/* A fork in which nothing changes still has its last row. */
+/* A fork in which nothing changes still has its last row; where every row sees
+ * all others, and the pooler the first, it has all. */
 static void enter_forks(qkv_recipe *r)
 {
+    const bool causal = r->model->stacks[0].config.causal;
     for (int64_t i = 0; i < r->n_seqs; i++) {
         qkv_sequence *s = &r->seqs[i];
         s->l0 = r->stop_at;
-        s->p0 = s->n - 1;
+        s->p0 = causal ? s->n - 1 : 0;
         if (s->shared < s->n)
             enter_at(r, s, 0, s->shared);
-        if (s->n != r->parent->recipe.seqs[s->of].n
-            && !r->model->stacks[0].config.causal)
+        if (s->n != r->parent->recipe.seqs[s->of].n && !causal)
             enter_at(r, s, 0, 0);
         for (int64_t h = 0; h < r->n_hooks; h++)
             enter_at(r, s, first_layer(r, r->hooks[h].site,

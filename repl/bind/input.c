@@ -530,3 +530,21 @@ int64_t qkv_check_names(lua_State *L, int index, const char *const **list)
     *list = names;
     return n;
 }
+
+/* ---- logits ---- */
+
+qkv_logits_wanted qkv_option_logits(lua_State *L, int index)
+{
+    qkv_logits_wanted wanted = QKV_LOGITS_LAST;
+    const int type = lua_getfield(L, index, "logits");
+    const char *said = lua_tostring(L, -1);
+    if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1))
+        wanted = QKV_LOGITS_NONE;
+    else if (type == LUA_TSTRING && strcmp(said, "all") == 0)
+        wanted = QKV_LOGITS_ALL;
+    else if (type != LUA_TNIL && (type != LUA_TSTRING
+                                  || strcmp(said, "last") != 0))
+        luaL_error(L, "option 'logits': \"last\", \"all\" or false expected");
+    lua_pop(L, 1);
+    return wanted;
+}

@@ -1,7 +1,7 @@
 /*
  * model_impl.h - what the bindings of tokenizer, model and run share
  *
- * Only tokenizer.c, model.c, input.c, run.c and generate.c include this.
+ * Only the binding files of these and of what is asked of runs include this.
  */
 #ifndef QKV_MODEL_IMPL_H
 #define QKV_MODEL_IMPL_H
@@ -22,6 +22,10 @@ void qkv_push_text(lua_State *L, const qkv_tokenizer *t, const int32_t *ids,
                    int64_t n);
 /* One token: an id, or text that is one token; else an error. */
 int32_t qkv_check_token(lua_State *L, int index, qkv_model *m);
+/* Ids from a text (nothing is added), one id, a list or a tensor at `index`,
+ * in a userdata (pushed). */
+const int32_t *qkv_check_tokens(lua_State *L, int index, qkv_model *m,
+                                int64_t *n);
 /* The piece of an id, or "<id>" in a model without a tokenizer. */
 void qkv_push_piece(lua_State *L, qkv_model *m, int32_t id);
 /* Methods that tokenizers and models have alike. */
@@ -50,6 +54,8 @@ void qkv_recipe_hooks(lua_State *L, qkv_recipe *r, int index);
 /* Option names: the strings stay on the stack's table; *list is a userdata's
  * (pushed). */
 int64_t qkv_check_names(lua_State *L, int index, const char *const **list);
+/* Option logits: "last", "all" or false. */
+qkv_logits_wanted qkv_option_logits(lua_State *L, int index);
 
 /* ---- run.c ---- */
 typedef struct qkv_run_view {   /* what a "qkv.run" points at */
@@ -60,6 +66,9 @@ typedef struct qkv_run_view {   /* what a "qkv.run" points at */
 int qkv_push_run(lua_State *L, qkv_run *r, int64_t seq, const qkv_error *err);
 /* The run at `index` and its one sequence; a batch is an error. */
 qkv_run *qkv_check_run(lua_State *L, int index, int64_t *seq);
+
+/* ---- fork.c ---- */
+extern const qkv_bind_row qkv_fork_methods[];
 
 /* ---- generate.c ---- */
 extern const qkv_bind_row qkv_generate_methods[];

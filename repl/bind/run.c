@@ -90,22 +90,6 @@ static void read_start(lua_State *L, qkv_recipe *r, int index)
     lua_settop(L, top);
 }
 
-static qkv_logits_wanted read_logits(lua_State *L, int index)
-{
-    qkv_logits_wanted wanted = QKV_LOGITS_LAST;
-    const int type = lua_getfield(L, index, "logits");
-    const char *said = lua_tostring(L, -1);
-    if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1))
-        wanted = QKV_LOGITS_NONE;
-    else if (type == LUA_TSTRING && strcmp(said, "all") == 0)
-        wanted = QKV_LOGITS_ALL;
-    else if (type != LUA_TNIL && (type != LUA_TSTRING
-                                  || strcmp(said, "last") != 0))
-        luaL_error(L, "option 'logits': \"last\", \"all\" or false expected");
-    lua_pop(L, 1);
-    return wanted;
-}
-
 QKV_DOC(model_run, "m:run(input [, opts]) -> r",
     "Run a text, a list of token ids, {text=, pair=}, {ids=, types=}, or a\n"
     "list of these (a batch; lengths may differ). Options: special (add what\n"
@@ -129,7 +113,7 @@ static int l_model_run(lua_State *L)
     qkv_recipe_hooks(L, r, 3);
     read_start(L, r, 3);
     r->stop_at = qkv_option_integer(L, 3, "stop_at", r->stop_at);
-    const qkv_logits_wanted logits = read_logits(L, 3);
+    const qkv_logits_wanted logits = qkv_option_logits(L, 3);
     const char *const *names;
     const int64_t n = qkv_check_names(L, 3, &names);
     qkv_error err;
@@ -550,6 +534,7 @@ static const luaL_Reg metamethods[] = {
 void qkv_bind_run(lua_State *L)
 {
     qkv_bind_class(L, "run", methods, metamethods);
+    qkv_bind_class(L, "run", qkv_fork_methods, NULL);
     qkv_bind_class(L, "model", model_methods, NULL);
     qkv_bind_class(L, "model", qkv_generate_methods, NULL);
 }

@@ -103,6 +103,24 @@ void qkv_push_piece(lua_State *L, qkv_model *m, int32_t id)
         lua_pushfstring(L, "<%d>", (int)id);
 }
 
+/* Words in running text carry the space before them: a word that is one token
+ * with it (or without, if it has one) is offered. */
+static void push_other_space(lua_State *L, const qkv_tokenizer *t,
+                             qkv_slice text)
+{
+    const bool has = text.bytes > 0 && text.data[0] == ' ';
+    lua_pushfstring(L, has ? "%s" : " %s",
+                    lua_pushlstring(L, text.data + has, text.bytes - has));
+    lua_remove(L, -2);
+    qkv_slice other;
+    other.data = lua_tolstring(L, -1, &other.bytes);
+    if (qkv_tokenizer_token(t, other) >= 0)
+        lua_pushfstring(L, "; '%s' is one token", other.data);
+    else
+        lua_pushliteral(L, "");
+    lua_remove(L, -2);
+}
+
 /* "' Mary' is 2 tokens: ' M', 'ary'" */
 static int not_one(lua_State *L, const qkv_tokenizer *t, qkv_slice text)
 {
@@ -120,9 +138,10 @@ static int not_one(lua_State *L, const qkv_tokenizer *t, qkv_slice text)
     }
     luaL_pushresult(&b);
     lua_pushlstring(L, text.data, text.bytes);
-    return luaL_error(L, "'%s' is %d tokens, one was expected: %s",
-                      lua_tostring(L, -1), (int)ids->count,
-                      lua_tostring(L, -2));
+    push_other_space(L, t, text);
+    return luaL_error(L, "'%s' is %d tokens, one was expected: %s%s",
+                      lua_tostring(L, -2), (int)ids->count,
+                      lua_tostring(L, -3), lua_tostring(L, -1));
 }
 
 static int32_t one_token(lua_State *L, const qkv_tokenizer *t, int index)
@@ -142,6 +161,25 @@ int32_t qkv_check_token(lua_State *L, int index, qkv_model *m)
         luaL_error(L, "token id %I: ids run 0..%I", (LUAI_UACINT)id,
                    (LUAI_UACINT)(size - 1));
     return (int32_t)id;
+}
+
+const int32_t *qkv_check_tokens(lua_State *L, int index, qkv_model *m,
+                                int64_t *n)
+{
+    index = lua_absindex(L, index);
+    const qkv_tokens *ids;
+    if (lua_type(L, index) == LUA_TSTRING) {
+        const qkv_tokenizer *t = qkv_bind_model_tokenizer(L, m);
+        qkv_tokens *own = push_tokens(L);
+        qkv_error err;
+        if (!qkv_tokenizer_encode(own, t, check_text(L, index), false, &err))
+            qkv_raise(L, &err);
+        ids = own;
+    } else {
+        ids = check_ids(L, index);
+    }
+    *n = ids->count;
+    return ids->ids;
 }
 
 /* ---- functions ---- */

@@ -14,8 +14,10 @@ local function count(good, what, ...)
   end
   failed = failed + 1
   local at = debug.getinfo(3, "Sl")
+  local message = string.format(...)
+  if #message > 400 then message = message:sub(1, 400) .. " ..." end
   print(("%s:%d: %s: %s"):format(at.short_src, at.currentline,
-    what or "check", string.format(...)))
+    what or "check", message))
 end
 
 local function show(x)

@@ -10,6 +10,10 @@
 
 static atomic_bool pressed;
 static qkv_progress_fn *bar;
+static struct {
+    const char *what;           /* NULL: nothing is around the work */
+    double from, to;
+} around;
 
 void qkv_interrupt(void)
 {
@@ -38,6 +42,22 @@ void qkv_set_progress(qkv_progress_fn *fn)
 
 void qkv_progress(const char *what, double done)
 {
-    if (bar != NULL)
+    if (bar == NULL)
+        return;
+    if (around.what == NULL) {
         bar(what, done);
+        return;
+    }
+    const double part = done < 1 ? done : 1;
+    const double whole = around.from + part * (around.to - around.from);
+    bar(around.what, whole < 1 ? whole : 0.999);    /* 1 is said at the end */
+}
+
+void qkv_progress_within(const char *what, double from, double to)
+{
+    if (bar != NULL && what == NULL && around.what != NULL)
+        bar(around.what, 1);
+    around.what = what;
+    around.from = from;
+    around.to = to;
 }

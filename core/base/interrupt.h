@@ -24,5 +24,8 @@ bool qkv_check(qkv_error *err);
 typedef void qkv_progress_fn(const char *what, double done);
 void qkv_set_progress(qkv_progress_fn *fn);
 void qkv_progress(const char *what, double done);
+/* Until it is called with NULL, progress of any kind counts as the part [from,
+ * to) of this piece of work, which is made of many. */
+void qkv_progress_within(const char *what, double from, double to);
 
 #endif

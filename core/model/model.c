@@ -6,31 +6,60 @@
 #include "model/model.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/interrupt.h"
 #include "model/norm.h"
 #include "tensor/quant.h"
 
-bool qkv_model_unembed(float *out, const qkv_model *m, const float *x,
-                       int64_t rows, qkv_error *err)
+/* What the unembedding reads: x [rows, d_model] after the final norm or the
+ * masked head, in a new array [rows, d_model], the caller's; NULL: failed. */
+static float *head_of(const qkv_model *m, const float *x, int64_t rows,
+                      qkv_error *err)
 {
     const qkv_stack *s = &m->stacks[0];
     const qkv_config *c = &s->config;
     const int64_t d = c->d_model;
     float *y = qkv_alloc((size_t)(rows * (d + 1)) * sizeof *y, err);
     if (y == NULL)
-        return false;
-    bool done = true;
+        return NULL;
     if (c->head == QKV_HEAD_MASKED) {
-        done = qkv_masked_head(y, x, rows, s, err);
+        if (!qkv_masked_head(y, x, rows, s, err)) {
+            qkv_free(y);
+            return NULL;
+        }
     } else if (c->final_norm) {
         qkv_norm_scale(y + rows * d, x, rows, c);
         qkv_norm_apply(y, x, y + rows * d, rows, &s->ln_final, c);
+    } else {
+        memcpy(y, x, (size_t)(rows * d) * sizeof *y);
     }
-    done = done
-        && qkv_product(out, c->d_vocab, y, d, rows, &s->unembed.w,
-                       qkv_optional(s->unembed.bias), err);
+    return y;
+}
+
+bool qkv_model_unembed(float *out, const qkv_model *m, const float *x,
+                       int64_t rows, qkv_error *err)
+{
+    const qkv_stack *s = &m->stacks[0];
+    float *y = head_of(m, x, rows, err);
+    const bool done = y != NULL
+        && qkv_product(out, s->config.d_vocab, y, s->config.d_model, rows,
+                       &s->unembed.w, qkv_optional(s->unembed.bias), err);
+    qkv_free(y);
+    return done;
+}
+
+bool qkv_model_unembed_tokens(float *out, const qkv_model *m, const float *x,
+                              int64_t rows, const int64_t *tokens,
+                              int64_t n_tokens, qkv_error *err)
+{
+    const qkv_stack *s = &m->stacks[0];
+    float *y = head_of(m, x, rows, err);
+    const bool done = y != NULL
+        && qkv_product_rows(out, n_tokens, y, s->config.d_model, rows,
+                            &s->unembed.w, tokens, n_tokens,
+                            qkv_optional(s->unembed.bias), err);
     qkv_free(y);
     return done;
 }

@@ -114,5 +114,9 @@ bool qkv_model_check(const qkv_model *m, qkv_error *err);
  * [rows, d_model]. What the logit lens reads. */
 bool qkv_model_unembed(float *out, const qkv_model *m, const float *x,
                        int64_t rows, qkv_error *err);
+/* The same of some tokens only: out [rows, n_tokens]. */
+bool qkv_model_unembed_tokens(float *out, const qkv_model *m, const float *x,
+                              int64_t rows, const int64_t *tokens,
+                              int64_t n_tokens, qkv_error *err);
 
 #endif

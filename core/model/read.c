@@ -281,8 +281,7 @@ void qkv_run_kept(const qkv_run *r, uint8_t *mark)
 
 /* ---- logits ---- */
 
-/* Does an edit or a hook stand between the last stream and the logits? */
-static bool head_is_touched(const qkv_run *r)
+bool qkv_run_head_is_touched(const qkv_run *r)
 {
     for (int64_t i = 0; i < r->recipe.n_edits; i++)
         if (qkv_sites[r->recipe.edits[i].site].level == QKV_HEAD)
@@ -332,7 +331,7 @@ qkv_tensor *qkv_run_logits(qkv_run *r, int64_t seq, int64_t pos, qkv_error *err)
         return NULL;
     if (pos < s->p0)
         return qkv_run_logits(r->recipe.parent, s->of, pos, err);
-    if (!is_last && (head_is_touched(r)
+    if (!is_last && (qkv_run_head_is_touched(r)
                      || kept_all(r, QKV_SITE_LOGITS, 0) != NULL)) {
         qkv_tensor *all = qkv_run_site(r, seq, QKV_SITE_LOGITS, 0, err);
         qkv_tensor *row = all != NULL
@@ -357,6 +356,103 @@ qkv_tensor *qkv_run_logits(qkv_run *r, int64_t seq, int64_t pos, qkv_error *err)
     }
     t->read_only = true;
     return t;
+}
+
+/* x [n, d_model] = rows of the last stream: position pos of each of n
+ * sequences from `first` on (negative: from its end). */
+static bool stream_rows(float *x, qkv_run *r, int64_t first, int64_t n,
+                        int64_t pos, qkv_error *err)
+{
+    const int64_t d = r->stack->config.d_model;
+    for (int64_t i = 0; i < n; i++) {
+        const qkv_sequence *s = &r->recipe.seqs[first + i];
+        int64_t at = pos;
+        if (!qkv_index(&at, s->n, "position", err))
+            return false;
+        if (at < s->p0) {
+            if (!stream_rows(x + i * d, r->recipe.parent, s->of, 1, at, err))
+                return false;
+            continue;
+        }
+        if (!need_resid(r, err))
+            return false;
+        memcpy(x + i * d, resid_row(r, first + i, at),
+               (size_t)d * sizeof *x);
+    }
+    return true;
+}
+
+/* One sequence's logits at pos, as the run itself has them. */
+static bool touched_logits(float *out, qkv_run *r, int64_t seq, int64_t pos,
+                           qkv_error *err)
+{
+    if (!qkv_index(&pos, r->recipe.seqs[seq].n, "position", err))
+        return false;
+    qkv_tensor *t = qkv_run_logits(r, seq, pos, err);
+    if (t == NULL)
+        return false;
+    qkv_tensor *f = qkv_tensor_float(t, err);
+    if (f != NULL)
+        memcpy(out, qkv_tensor_data(f), (size_t)r->stack->config.d_vocab
+               * sizeof *out);
+    qkv_tensor_release(f);
+    qkv_tensor_release(t);
+    return f != NULL;
+}
+
+bool qkv_run_logits_of(float *out, qkv_run *r, int64_t first, int64_t n,
+                       int64_t pos, qkv_error *err)
+{
+    const qkv_config *c = &r->stack->config;
+    if (!has_logits(r, err))
+        return false;
+    bool done = true;
+    if (qkv_run_head_is_touched(r)) {
+        for (int64_t i = 0; done && i < n; i++)
+            done = touched_logits(out + i * c->d_vocab, r, first + i, pos,
+                                  err);
+        return done;
+    }
+    float *x = qkv_alloc((size_t)(n * c->d_model) * sizeof *x, err);
+    done = x != NULL && stream_rows(x, r, first, n, pos, err)
+        && qkv_model_unembed(out, r->recipe.model, x, n, err);
+    qkv_free(x);
+    return done;
+}
+
+/* Row by row, where all logits must be made. */
+static bool pick_logits(float *out, qkv_run *r, int64_t pos,
+                        const int64_t *tokens, int64_t n_tokens,
+                        qkv_error *err)
+{
+    float *row = qkv_alloc((size_t)r->stack->config.d_vocab * sizeof *row,
+                           err);
+    bool done = row != NULL;
+    for (int64_t i = 0; done && i < r->recipe.n_seqs; i++) {
+        done = touched_logits(row, r, i, pos, err);
+        for (int64_t t = 0; done && t < n_tokens; t++)
+            out[i * n_tokens + t] = row[tokens[t]];
+    }
+    qkv_free(row);
+    return done;
+}
+
+bool qkv_run_token_logits(float *out, qkv_run *r, int64_t pos,
+                          const int64_t *tokens, int64_t n_tokens,
+                          qkv_error *err)
+{
+    const int64_t n = r->recipe.n_seqs;
+    if (!has_logits(r, err))
+        return false;
+    if (qkv_run_head_is_touched(r))
+        return pick_logits(out, r, pos, tokens, n_tokens, err);
+    float *x = qkv_alloc((size_t)(n * r->stack->config.d_model) * sizeof *x,
+                         err);
+    const bool done = x != NULL && stream_rows(x, r, 0, n, pos, err)
+        && qkv_model_unembed_tokens(out, r->recipe.model, x, n, tokens,
+                                    n_tokens, err);
+    qkv_free(x);
+    return done;
 }
 
 /* -log2 softmax(logits)[token], in bits. */
@@ -414,7 +510,7 @@ qkv_tensor *qkv_run_surprisal(qkv_run *r, int64_t seq, qkv_error *err)
     float *bits = qkv_tensor_data(t);
     bits[0] = NAN;
     bool done = true;
-    if (head_is_touched(r)) {
+    if (qkv_run_head_is_touched(r)) {
         qkv_tensor *all = qkv_run_site(r, seq, QKV_SITE_LOGITS, 0, err);
         const int64_t n = r->stack->config.d_vocab;
         done = all != NULL;

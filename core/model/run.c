@@ -251,27 +251,56 @@ static bool copy_stream(float *out, qkv_run *r, int64_t seq, int64_t layer,
     return true;
 }
 
-/* See that the parent has all that its forks enter with, by one execution. */
-static bool lend(const qkv_recipe *forks, qkv_error *err)
+/* See that streams into some layers are there (layers [n_layers + 1]), and
+ * keys, by one execution. */
+static bool lend(qkv_run *r, const uint8_t *layers, bool keys, qkv_error *err)
 {
-    qkv_run *r = forks->parent;
-    bool any = false, keys = false;
+    const int64_t n_layers = r->stack->config.n_layers;
+    bool any = false;
     uint8_t *flags = qkv_run_flags(r, err);
     if (flags == NULL)
         return false;
-    for (int64_t i = 0; i < forks->n_seqs; i++) {
-        const qkv_sequence *s = &forks->seqs[i];
-        want_stream(flags, r, s->l0);
-        keys |= s->p0 > 0 && s->l0 < forks->stop_at;
-    }
+    for (int64_t layer = 0; layer <= n_layers; layer++)
+        if (layers[layer])
+            want_stream(flags, r, layer);
     if (keys && plan_of_keys(r, first_entry(r)) == NULL)
         want_keys(flags, r, first_entry(r));
-    for (int64_t i = 0; i < r->stack->config.n_layers * QKV_N_SITES; i++)
+    for (int64_t i = 0; i < n_layers * QKV_N_SITES; i++)
         any |= flags[i] != 0;
     if (any)
         return keep(r, flags, "a fork's start", err) != NULL;
     qkv_free(flags);
     return true;
+}
+
+bool qkv_run_lend(qkv_run *r, const uint8_t *layers, qkv_error *err)
+{
+    const int64_t n_layers = r->stack->config.n_layers;
+    uint8_t *all = qkv_alloc_zero((size_t)(n_layers + 1), 1, err);
+    if (all == NULL)
+        return false;
+    memcpy(all, layers, (size_t)n_layers);
+    const bool done = lend(r, all, true, err);
+    qkv_free(all);
+    return done;
+}
+
+/* What the forks of a recipe need of its parent. */
+static bool lend_to(const qkv_recipe *forks, qkv_error *err)
+{
+    const int64_t n_layers = forks->model->stacks[0].config.n_layers;
+    uint8_t *layers = qkv_alloc_zero((size_t)(n_layers + 1), 1, err);
+    bool keys = false;
+    if (layers == NULL)
+        return false;
+    for (int64_t i = 0; i < forks->n_seqs; i++) {
+        const qkv_sequence *s = &forks->seqs[i];
+        layers[s->l0] = 1;
+        keys |= s->p0 > 0 && s->l0 < forks->stop_at;
+    }
+    const bool done = lend(forks->parent, layers, keys, err);
+    qkv_free(layers);
+    return done;
 }
 
 /* ---- executing ---- */
@@ -516,7 +545,7 @@ qkv_run *qkv_run_new(qkv_recipe *recipe, const char *const *names,
     uint8_t *flags = qkv_run_flags(r, err);
     if (flags == NULL || !qkv_recipe_prepare(&r->recipe, err)
         || !match_names(flags, r, names, n_names, err)
-        || (r->recipe.parent != NULL && !lend(&r->recipe, err))) {
+        || (r->recipe.parent != NULL && !lend_to(&r->recipe, err))) {
         qkv_free(flags);
         qkv_run_release(r);
         return NULL;

@@ -109,9 +109,23 @@ void qkv_run_kept(const qkv_run *r, uint8_t *mark);
 /* See that slots are kept: mark [n_layers * QKV_N_SITES], those not 0. What
  * is missing is computed at once; r:names() does not tell. */
 bool qkv_run_keep(qkv_run *r, const uint8_t *mark, qkv_error *err);
+/* See that all is kept that forks which enter at the layers not 0 in `layers`
+ * [n_layers] need. Each fork sees to it; before many, this is cheaper. */
+bool qkv_run_lend(qkv_run *r, const uint8_t *layers, qkv_error *err);
 /* Logits [vocab] of one position (0 <= pos < n), f32; read-only. */
 qkv_tensor *qkv_run_logits(qkv_run *r, int64_t seq, int64_t pos,
                            qkv_error *err);
+/* The same of n sequences from `first` on, each at position pos (negative:
+ * from its end), at once: out [n, vocab]. */
+bool qkv_run_logits_of(float *out, qkv_run *r, int64_t first, int64_t n,
+                       int64_t pos, qkv_error *err);
+/* Logits of some tokens, at position pos of every sequence: out [n_seqs,
+ * n_tokens]. Only these columns are computed. */
+bool qkv_run_token_logits(float *out, qkv_run *r, int64_t pos,
+                          const int64_t *tokens, int64_t n_tokens,
+                          qkv_error *err);
+/* Does an edit or a hook stand between the last stream and the logits? */
+bool qkv_run_head_is_touched(const qkv_run *r);
 /* -log2 p(token at pos | those before), bits: f32 [pos]; [0] is NaN. */
 qkv_tensor *qkv_run_surprisal(qkv_run *r, int64_t seq, qkv_error *err);
 

@@ -46,6 +46,7 @@ int luaopen_qkv(lua_State *L)
     qkv_bind_model(L);
     qkv_bind_run(L);
     qkv_bind_plot(L);
+    qkv_bind_sweep(L);
     run_halves(L);
     return 1;
 }

@@ -25,15 +25,18 @@ enum { SMALL = 1 << 18 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+static int most_threads;        /* OPENBLAS_NUM_THREADS, else OpenBLAS's view */
+
 static void start(void)
 {
+    most_threads = openblas_get_num_threads();
     openblas_set_num_threads(1);
 }
 
 void qkv_blas_threads(int n)
 {
     pthread_once(&once, start);
-    openblas_set_num_threads(n);
+    openblas_set_num_threads(n < most_threads ? n : most_threads);
 }
 
 /* y [m] (y_step apart) = alpha * a [m, k] (or its transpose, stored [k, m])

@@ -145,15 +145,15 @@ QKV_DOC(model_generate, "m:generate(prompt [, opts]) -> text, ids, r",
     "Go on from a prompt (a text or ids): the new text, its token ids (the\n"
     "end token included if it came), and the run over all of it. Options: n\n"
     "(50 tokens at most), temperature (0: greedy), top_k, top_p, seed, stop\n"
-    "(texts), stream (function(piece)), eos (false: do not stop at the end\n"
-    "token), special, edits, hooks, names as in m:run; positions of edits\n"
+    "(texts), stream (function(piece)), stop_at_eos (true; false goes on to n\n"
+    "tokens), special, edits, hooks, names as in m:run; positions of edits\n"
     "count from the prompt's end when negative.\n"
-    "> select(2, m:generate({1, 2}, {n = 3, eos = false}))[3] ~= nil");
+    "> #select(2, m:generate({1, 2}, {n = 3, stop_at_eos = false})) == 3");
 static int l_model_generate(lua_State *L)
 {
     static const char *const options[] = {
-        "n", "temperature", "top_k", "top_p", "seed", "stop", "stream", "eos",
-        "special", "edits", "hooks", "names", NULL};
+        "n", "temperature", "top_k", "top_p", "seed", "stop", "stream",
+        "stop_at_eos", "special", "edits", "hooks", "names", NULL};
     qkv_check_nargs(L, 3);
     qkv_model *m = qkv_check_model(L, 1);
     luaL_checkany(L, 2);
@@ -164,7 +164,7 @@ static int l_model_generate(lua_State *L)
         return luaL_error(L, "n = %I: 0 or more was expected",
                           (LUAI_UACINT)j.n);
     j.tokenizer = qkv_model_tokenizer(m, &err);
-    if (qkv_option_boolean(L, 3, "eos", true) && j.tokenizer != NULL)
+    if (qkv_option_boolean(L, 3, "stop_at_eos", true) && j.tokenizer != NULL)
         j.eos = qkv_tokenizer_eos(j.tokenizer);
     lua_settop(L, 3);
     push_stops(L, 3);

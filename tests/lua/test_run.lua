@@ -158,7 +158,7 @@ check.yes(m:run(prompt):top(1)[1].id == top[1].id, "the session goes on")
 ---- generation ----
 
 local new <const>, ids <const>, whole <const> =
-  m:generate(prompt, {n = 6, eos = false})
+  m:generate(prompt, {n = 6, stop_at_eos = false})
 check.equal(#ids, 6, "six tokens")
 check.equal(#whole.pieces, 11, "the run has all")
 local again = {table.unpack(prompt)}
@@ -168,23 +168,39 @@ for i = 1, 6 do
   again[#again + 1] = id
 end
 local streamed = {}
-local same <const> = m:generate(prompt, {n = 6, eos = false,
+local same <const> = m:generate(prompt, {n = 6, stop_at_eos = false,
   stream = function(p) streamed[#streamed + 1] = p end})
 check.equal(table.concat(streamed), same, "streamed")
 check.equal(same, new, "greedy twice")
 local a <const> = m:generate(prompt, {n = 9, temperature = 1, seed = 3})
 check.equal(m:generate(prompt, {n = 9, temperature = 1, seed = 3}), a, "seed")
 check.equal(m:generate(prompt, {n = 4, temperature = 1, top_k = 1,
-                                eos = false}),
-            m:generate(prompt, {n = 4, eos = false}), "top_k = 1 is greedy")
+                                stop_at_eos = false}),
+            m:generate(prompt, {n = 4, stop_at_eos = false}),
+            "top_k = 1 is greedy")
 check.equal(m:generate(prompt, {n = 4, temperature = 1, top_p = 1e-9,
-                                eos = false}),
-            m:generate(prompt, {n = 4, eos = false}), "a tiny top_p is greedy")
+                                stop_at_eos = false}),
+            m:generate(prompt, {n = 4, stop_at_eos = false}),
+            "a tiny top_p is greedy")
 if #new > 2 then
-  check.equal(m:generate(prompt, {n = 6, eos = false, stop = new:sub(2, 3)}),
+  check.equal(m:generate(prompt, {n = 6, stop_at_eos = false,
+                                  stop = new:sub(2, 3)}),
               new:sub(1, new:find(new:sub(2, 3), 1, true) - 1), "stop")
 end
-local _, _, hooked_run <const> = m:generate(prompt, {n = 3, eos = false,
+local ends, after
+for seed = 1, 500 do
+  local opts <const> = {n = 12, temperature = 5, seed = seed}
+  ends = select(2, m:generate(prompt, opts))
+  if #ends < 12 then
+    opts.stop_at_eos = false
+    after = select(2, m:generate(prompt, opts))
+    break
+  end
+end
+check.equal(ends[#ends], m.eos, "the end token ends it")
+check.equal(#after, 12, "stop_at_eos = false goes on to n")
+check.equal({table.unpack(after, 1, #ends)}, ends, "and says the same before")
+local _, _, hooked_run <const> = m:generate(prompt, {n = 3, stop_at_eos = false,
   names = "pattern", edits = {{site = "z", layer = 0, pos = -1, op = "zero"}}})
 check.near(hooked_run("pattern", 0):sum("key"), qkv.ones(c.n_heads, 8), 1e-5,
            "a pattern kept while generating")

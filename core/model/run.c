@@ -589,6 +589,25 @@ const qkv_stack *qkv_run_stack(const qkv_run *r)
     return r->stack;
 }
 
+size_t qkv_run_bytes(const qkv_run *r,
+                     void (*each)(void *context, const qkv_storage *s),
+                     void *context)
+{
+    const qkv_config *c = &r->stack->config;
+    const qkv_recipe *rc = &r->recipe;
+    const qkv_sequence *last = &rc->seqs[rc->order[rc->n_seqs - 1]];
+    int64_t floats = 0;
+    for (int64_t i = 0; i < r->n_plans; i++)
+        for (int site = 0; site < QKV_N_SITES; site++)
+            if (r->plans[i]->records[site].storage != NULL)
+                each(context, r->plans[i]->records[site].storage);
+    if (r->resid != NULL)
+        floats += (last->row0 + last->n - last->p0) * c->d_model;
+    if (r->last != NULL)
+        floats += rc->n_seqs * c->d_vocab;
+    return (size_t)floats * sizeof(float);
+}
+
 /* ---- going on ---- */
 
 bool qkv_run_append(qkv_run *r, int32_t token, bool run_it, qkv_error *err)

@@ -98,6 +98,12 @@ void qkv_run_release(qkv_run *r);               /* NULL is allowed */
 const qkv_recipe *qkv_run_recipe(const qkv_run *r);
 const qkv_stack *qkv_run_stack(const qkv_run *r);
 
+/* Bytes that the run keeps outside its records; each(context, storage) is
+ * called for those. */
+size_t qkv_run_bytes(const qkv_run *r,
+                     void (*each)(void *context, const qkv_storage *s),
+                     void *context);
+
 /* ---- reading; seq counts from 0 ---- */
 /* The value of a site at a layer (-1: all layers of a BLOCK site, stacked
  * [layer, ...]), in its shape (site.def): a read-only view of what was kept,

@@ -185,11 +185,31 @@ int qkv_bind_no_field(lua_State *L, int index, const char *field)
     return no_field(L, class_of(L, index), field);
 }
 
+/* live[userdata on top] = true, where live forgets what nobody holds. */
+static void remember(lua_State *L)
+{
+    if (lua_getfield(L, LUA_REGISTRYINDEX, "qkv.live") == LUA_TNIL) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_newtable(L);
+        lua_pushliteral(L, "k");
+        lua_setfield(L, -2, "__mode");
+        lua_setmetatable(L, -2);
+        lua_pushvalue(L, -1);
+        lua_setfield(L, LUA_REGISTRYINDEX, "qkv.live");
+    }
+    lua_pushvalue(L, -2);
+    lua_pushboolean(L, true);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
 void **qkv_push_empty(lua_State *L, const char *metatable)
 {
     void **slot = lua_newuserdatauv(L, sizeof *slot, 0);
     *slot = NULL;
     luaL_setmetatable(L, metatable);
+    remember(L);
     return slot;
 }
 

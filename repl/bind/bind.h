@@ -104,7 +104,8 @@ const char *qkv_option_string(lua_State *L, int index, const char *name,
                               const char *otherwise);
 
 /* ---- classes ---- */
-/* A new userdata of that metatable holding NULL, on top of the stack. */
+/* A new userdata of that metatable holding NULL, on top of the stack. The
+ * registry's weak table "qkv.live" knows all of them. */
 void **qkv_push_empty(lua_State *L, const char *metatable);
 /* The pointer inside; an error when it is another thing or closed. */
 void *qkv_check_class(lua_State *L, int index, const char *metatable);
@@ -156,6 +157,7 @@ void qkv_bind_model(lua_State *L);
 void qkv_bind_run(lua_State *L);
 void qkv_bind_plot(lua_State *L);
 void qkv_bind_sweep(lua_State *L);
+void qkv_bind_memory(lua_State *L);
 int luaopen_qkv(lua_State *L);
 
 #endif

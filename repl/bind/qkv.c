@@ -47,6 +47,7 @@ int luaopen_qkv(lua_State *L)
     qkv_bind_run(L);
     qkv_bind_plot(L);
     qkv_bind_sweep(L);
+    qkv_bind_memory(L);
     run_halves(L);
     return 1;
 }

@@ -1,0 +1,209 @@
+/*
+ * test_bind.c - the binding when memory runs out, and its help
+ *
+ * Each row is a Lua chunk. It is run with every n-th allocation of ours
+ * failing, then with every n-th of Lua's: each time it must end well or with
+ * an error, and when its garbage is collected no byte of ours is held. Under
+ * the address sanitizer this is also a test of lifetimes.
+ */
+#include "config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <lualib.h>
+
+#include "base/alloc.h"
+#include "base/interrupt.h"
+#include "repl/bind/bind.h"
+
+static const char *const chunks[] = {
+    "return qkv.tensor({{1, 2}, {3, 4}}, {axes = {'a', 'b'}})",
+    "return qkv.randn(3, 4, {seed = 1}):to('f16'):table()",
+    "return qkv.randint({5}, {high = 3}):print()",
+    "local t = qkv.arange(12):reshape(3, 4) return t[1], t:at{[1] = 2}, t:t()",
+    "local t = qkv.zeros(3, 4) t[0] = {1, 2, 3, 4} t:set({[1] = {0, 2}}, 1)",
+    "return qkv.eye(3):slice{[0] = {from = 1}}:take{[1] = {0, 2}}",
+    "local t = qkv.ones(2, 3) return (1 - t * t / 2) ^ 2, -t, t:lt(2), t + {1}",
+    "return qkv.ones(2, 3):matmul(qkv.ones(3, 2)), qkv.einsum('i,j->i j', {1}, {2})",
+    "return qkv.cat{qkv.ones(2), qkv.ones(1)}, qkv.stack{qkv.ones(2), qkv.ones(2)}",
+    "local t = qkv.randn(3, 4) return t:sum(0), t:topk(2), t:sort(), t:ranked(3)",
+    "local t = qkv.randn(3, 4) return t:softmax(), t:argmax(1), tostring(t)",
+    "return qkv.svd(qkv.eye(3)), qkv.qr(qkv.eye(2)), qkv.solve(qkv.eye(2), {1, 2})",
+    "return qkv.cosine(qkv.eye(3)), qkv.dot({1, 2}, {3, 4})",
+    "return qkv.nearest(qkv.eye(4), {1, 0, 0, 0}, {k = 2, metric = 'l2'})",
+    "local p = qkv.pca{{1, 2}, {3, 5}, {4, 4}} return p:project{1, 2}, tostring(p)",
+    "qkv.save('bind-test.npz', {a = qkv.eye(2), b = qkv.ones(3)})"
+    " return qkv.load('bind-test.npz')",
+    "qkv.save('bind-test.safetensors', {a = qkv.eye(2), b = qkv.ones(3)})"
+    " return qkv.load('bind-test.safetensors')",
+    "qkv.eye(3):save('bind-test.csv') return qkv.load('bind-test.csv')",
+    "return qkv.help_text('tensor'), qkv.help_text(qkv.zeros), qkv.help_text('x')",
+};
+enum { N_CHUNKS = sizeof chunks / sizeof chunks[0], MOST = 20000 };
+
+/* Lua's allocations until one fails; -1: none does. */
+static long lua_left = -1;
+
+static void *lua_memory(void *context, void *block, size_t old, size_t bytes)
+{
+    (void)context, (void)old;
+    if (bytes == 0) {
+        free(block);
+        return NULL;
+    }
+    if (lua_left == 0 && (block == NULL || bytes > old))
+        return NULL;
+    lua_left -= lua_left > 0;
+    return realloc(block, bytes);
+}
+
+static int quiet(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+static int open_state(void **state)
+{
+    lua_State *L = lua_newstate(lua_memory, NULL);
+    if (L == NULL)
+        return -1;
+    luaL_openlibs(L);
+    lua_pushcfunction(L, quiet);
+    lua_setglobal(L, "print");
+    luaL_requiref(L, "qkv", luaopen_qkv, 1);
+    lua_settop(L, 0);
+    *state = L;
+    return 0;
+}
+
+static int close_state(void **state)
+{
+    lua_close(*state);
+    remove("bind-test.npz");
+    remove("bind-test.safetensors");
+    remove("bind-test.csv");
+    return 0;
+}
+
+/* Bytes of ours that are held when the garbage is gone. */
+static size_t held(lua_State *L)
+{
+    lua_settop(L, 0);
+    lua_gc(L, LUA_GCCOLLECT);
+    lua_gc(L, LUA_GCCOLLECT);
+    return qkv_alloc_live();
+}
+
+static void load_chunk(lua_State *L, const char *chunk)
+{
+    if (luaL_loadstring(L, chunk) != LUA_OK)
+        fail_msg("%s", lua_tostring(L, -1));
+}
+
+static void run_well(lua_State *L, const char *chunk)
+{
+    load_chunk(L, chunk);
+    if (lua_pcall(L, 0, 0, 0) != LUA_OK)
+        fail_msg("%s: %s", chunk, lua_tostring(L, -1));
+}
+
+static void test_our_memory(void **state)
+{
+    lua_State *L = *state;
+    for (int i = 0; i < N_CHUNKS; i++) {
+        run_well(L, chunks[i]);         /* scratch that is kept is made */
+        const size_t before = held(L);
+        int status = LUA_ERRRUN;
+        for (long n = 0; status != LUA_OK && n < MOST; n++) {
+            load_chunk(L, chunks[i]);
+            qkv_alloc_fail_after(n);
+            status = lua_pcall(L, 0, 0, 0);
+            qkv_alloc_fail_after(-1);
+            if (status != LUA_OK)
+                assert_non_null(strstr(lua_tostring(L, -1), "no memory"));
+            if (held(L) != before)
+                fail_msg("%s: %zu bytes lost at allocation %ld", chunks[i],
+                         held(L) - before, n);
+        }
+        assert_int_equal(status, LUA_OK);
+    }
+}
+
+static void test_memory_of_lua(void **state)
+{
+    lua_State *L = *state;
+    for (int i = 0; i < N_CHUNKS; i++) {
+        run_well(L, chunks[i]);
+        const size_t before = held(L);
+        int status = LUA_ERRMEM;
+        for (long n = 0; status != LUA_OK && n < MOST; n++) {
+            load_chunk(L, chunks[i]);
+            lua_left = n;
+            status = lua_pcall(L, 0, 0, 0);
+            lua_left = -1;
+            if (held(L) != before)
+                fail_msg("%s: %zu bytes lost at Lua's allocation %ld",
+                         chunks[i], held(L) - before, n);
+        }
+        assert_int_equal(status, LUA_OK);
+    }
+}
+
+/* Opening the module without memory fails, and succeeds with it. */
+static void test_open(void **state)
+{
+    (void)state;
+    int status = LUA_ERRMEM;
+    for (long n = 0; status != LUA_OK && n < MOST; n += 97) {
+        lua_State *L = lua_newstate(lua_memory, NULL);
+        assert_non_null(L);
+        lua_pushcfunction(L, luaopen_qkv);
+        luaL_openlibs(L);
+        lua_left = n;
+        status = lua_pcall(L, 0, 1, 0);
+        lua_left = -1;
+        lua_close(L);
+    }
+}
+
+/* Ctrl-C during any call is the error "interrupted", without a line. */
+static void test_interrupt(void **state)
+{
+    static const char *const long_ones[] = {
+        "return qkv.randn(1000)", "return qkv.ones(9, 9):matmul(qkv.ones(9, 9))",
+        "return qkv.cosine(qkv.eye(3))", "return qkv.pca(qkv.eye(3))",
+        "return qkv.ones(100):sum()", "return qkv.arange(10):exp()",
+    };
+    lua_State *L = *state;
+    const size_t before = held(L);
+    for (size_t i = 0; i < sizeof long_ones / sizeof long_ones[0]; i++) {
+        load_chunk(L, long_ones[i]);
+        qkv_interrupt();
+        const int status = lua_pcall(L, 0, 0, 0);
+        qkv_interrupt_clear();
+        assert_int_equal(status, LUA_ERRRUN);
+        assert_string_equal(lua_tostring(L, -1), "interrupted");
+        assert_int_equal(held(L), before);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_our_memory, open_state,
+                                        close_state),
+        cmocka_unit_test_setup_teardown(test_memory_of_lua, open_state,
+                                        close_state),
+        cmocka_unit_test(test_open),
+        cmocka_unit_test_setup_teardown(test_interrupt, open_state,
+                                        close_state)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -63,6 +63,46 @@ static inline qkv_tensor *ramp(const char *axes, int n_dims,
     return t;
 }
 
+/* The ramp [rows, cols], lying in memory as: rows one after another; a
+ * transpose; a part of something larger; every second column; halves,
+ * transposed; floats at an odd address. */
+enum { N_LAYOUTS = 6 };
+static inline qkv_tensor *laid_out(int layout, int64_t rows, int64_t cols)
+{
+    qkv_error err;
+    qkv_tensor *x = ramp("", DIMS(rows, cols)), *room = NULL, *out, *some;
+    switch (layout) {
+    case 0:
+        return x;
+    case 1:
+        room = qkv_tensor_new(QKV_F32, DIMS(cols, rows), NULL, &err);
+        out = qkv_tensor_transpose(room, 0, 1, &err);
+        break;
+    case 2:
+        room = qkv_tensor_new(QKV_F32, DIMS(rows + 1, cols + 3), NULL, &err);
+        some = qkv_tensor_slice(room, 0, 1, rows + 1, &err);
+        out = qkv_tensor_slice(some, 1, 2, cols + 2, &err);
+        qkv_tensor_release(some);
+        break;
+    case 3:
+        room = qkv_tensor_new(QKV_F32, DIMS(rows, cols, 2), NULL, &err);
+        out = qkv_tensor_select(room, 2, 1, &err);
+        break;
+    case 4:
+        room = qkv_tensor_new(QKV_F16, DIMS(cols, rows), NULL, &err);
+        out = qkv_tensor_transpose(room, 0, 1, &err);
+        break;
+    default:
+        room = qkv_tensor_new(QKV_U8, DIMS(rows * cols * 4 + 1), NULL, &err);
+        out = qkv_tensor_over(room->storage, 1, QKV_F32, DIMS(rows, cols),
+                              NULL, &err);
+    }
+    assert_true(qkv_tensor_copy(out, x, &err));
+    qkv_tensor_release(room);
+    qkv_tensor_release(x);
+    return out;
+}
+
 /* Element `flat` in row-major order, whatever the strides. */
 static inline double element(const qkv_tensor *t, int64_t flat)
 {

@@ -88,6 +88,10 @@ static void read_start(lua_State *L, qkv_recipe *r, int index)
             lua_rawgeti(L, at + 1, i + 1);
         else
             lua_pushvalue(L, at + 1);
+        if (qkv_test_class(L, -1, QKV_TENSOR) == NULL)
+            luaL_error(L, "start: resid of sequence %I is a %s: a tensor "
+                       "[pos, d_model] was expected", (LUAI_UACINT)i,
+                       luaL_typename(L, -1));
         r->start_resid[i] = qkv_tensor_retain(qkv_check_tensor(L, -1));
         lua_pop(L, 1);
     }

@@ -62,6 +62,14 @@ static const char *const chunks[] = {
     " edits = {{site = 'z', layer = 1, head = 0, op = 'zero'}},"
     " hooks = {{site = 'q', layer = 2, fn = function(t) t:mul_(2) end}}})"
     " return r:stack('resid_post')",
+    "local r = m:run({1, 2, 3}) local f = r:fork{edits = {{site = 'z',"
+    " layer = 2, pos = -1, op = 'zero'}}} r:forks{{from = 2, tokens = {4, 5}},"
+    " {edits = {{site = 'k', layer = 1, pos = 0, value = f}}}}"
+    " return f('resid_post', 3), f:logit(3)",
+    "local r = m:run({1, 2, 3}) return qkv.patch{clean = r,"
+    " corrupt = m:run{4, 2, 3}, site = 'resid_pre', axes = {'layer', 'pos'},"
+    " metric = qkv.logit_diff(5, 6)}, qkv.ablate{run = r, site = 'z',"
+    " axes = {'layer', 'head'}, with = 'zero', metric = qkv.logprob(5)}",
     "return m:generate('The', {n = 3, temperature = 1, seed = 1})",
     "return m:hidden({'one', 'two three'}, {normalize = true})",
 };

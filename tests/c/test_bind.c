@@ -1,5 +1,5 @@
 /*
- * test_bind.c - the binding when memory runs out, and its help
+ * test_bind.c - the binding when memory runs out, or Ctrl-C comes
  *
  * Each row is a Lua chunk. It is run with every n-th allocation of ours
  * failing, then with every n-th of Lua's: each time it must end well or with

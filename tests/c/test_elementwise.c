@@ -374,22 +374,26 @@ static void test_into(void **state)
     qkv_tensor_release(b);
 }
 
-/* t[1:] += t[:-1], t[:-1] += t[1:], t += t as if through a copy. */
+/* t[1:] += t[:-1], t[:-1] += t[1:], t += t as if through a copy: of ones,
+ * over several runs (walk.h) and vectors, 2 but for one end. */
 static void test_overlap(void **state)
 {
-    static const float want[][4] = {{1, 3, 6, 12}, {3, 6, 12, 8},
-                                    {2, 4, 8, 16}};
+    enum { N = 1500 };
     qkv_error err;
     (void)state;
     for (int way = 0; way < 3; way++) {
-        qkv_tensor *t = make("", DIMS(4), F(1, 2, 4, 8));
-        qkv_tensor *low = qkv_tensor_slice(t, 0, 0, way == 2 ? 4 : 3, &err);
-        qkv_tensor *high = qkv_tensor_slice(t, 0, way == 2 ? 0 : 1, 4, &err);
+        qkv_tensor *t = qkv_tensor_new(QKV_F32, DIMS(N), NULL, &err);
+        assert_true(qkv_tensor_fill(t, 1, &err));
+        qkv_tensor *low = qkv_tensor_slice(t, 0, 0, N - (way != 2), &err);
+        qkv_tensor *high = qkv_tensor_slice(t, 0, way != 2, N, &err);
         assert_true(qkv_binary_into(QKV_ADD, way == 0 ? high : low,
                                     way == 0 ? low : high, &err));
+        for (int i = 0; i < N; i++)
+            assert_true(element(t, i) == (way == 0 && i == 0 ? 1
+                                          : way == 1 && i == N - 1 ? 1 : 2));
         qkv_tensor_release(low);
         qkv_tensor_release(high);
-        expect(t, &err, "overlap", "f32 [4]", want[way], 0);
+        qkv_tensor_release(t);
     }
 }
 

@@ -261,8 +261,8 @@ static void test_blocks(void **state)
     unsigned char *bytes = qkv_tensor_data(w);
     for (int i = 0; i < 3 * 2 * 34; i++) {
         const int value = i % 34 - 2 + i / 34 % 2 * 32;     /* along d */
-        bytes[i] = i % 34 == 0 ? 0 : i % 34 == 1 ? 0x3c
-            : (unsigned char)((value + i / 68) % 7 - 3);
+        bytes[i] = (unsigned char)(i % 34 == 0 ? 0 : i % 34 == 1 ? 0x3c
+                                   : (value + i / 68) % 7 - 3);
     }
     qkv_tensor *x = ramp("pos d", DIMS(5, 64));
     qkv_tensor *t = qkv_tensor_transpose(w, 0, 1, &err);

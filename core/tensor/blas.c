@@ -129,10 +129,12 @@ bool qkv_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
               const float *a, int64_t lda, const float *b, int64_t ldb,
               float beta, float *c, int64_t ldc, qkv_error *err)
 {
-    if (lda > INT_MAX || ldb > INT_MAX || ldc > INT_MAX)
-        return qkv_fail(err, QKV_EUNSUPPORTED, "a matrix with rows %lld apart:"
-                        " OpenBLAS counts to %d",
-                        (long long)(lda > ldb ? lda : ldb), INT_MAX);
+    const int64_t apart[] = {lda, ldb, ldc};
+    for (int i = 0; i < 3; i++)
+        if (apart[i] > INT_MAX)
+            return qkv_fail(err, QKV_EUNSUPPORTED, "a matrix with rows %lld "
+                            "apart: OpenBLAS counts to %d",
+                            (long long)apart[i], INT_MAX);
     if (k == 0) {
         scale(m, n, beta, c, ldc);
         return qkv_check(err);

@@ -207,12 +207,14 @@ static bool plain_product(const qkv_tensor *out, const qkv_tensor *a,
 
 /* ---- products with stored weights ---- */
 
-/* Is b the transpose of a matrix that qkv_product reads better than BLAS? */
+/* Is b the transpose of a matrix that qkv_product reads better than BLAS?
+ * One without elements is not: a weight has rows of one value at least. */
 static bool is_weight(const qkv_tensor *b)
 {
     const bool turned = b->n_dims == 2 && b->stride[0] == 1;
-    return qkv_is_quantised(b->dtype)
-        || (turned && (b->dtype == QKV_F16 || b->dtype == QKV_BF16));
+    return qkv_tensor_count(b) > 0
+        && (qkv_is_quantised(b->dtype)
+            || (turned && (b->dtype == QKV_F16 || b->dtype == QKV_BF16)));
 }
 
 /* out [..., m, n] = a [..., m, k] W', b = W'. */
@@ -228,7 +230,7 @@ static bool weight_product(const qkv_tensor *out, const qkv_tensor *a,
                         "it, or convert it to float first", what);
     }
     const int64_t k = b->shape[0], n = b->shape[1];
-    const int64_t rows = n > 0 ? qkv_tensor_count(out) / n : 0;
+    const int64_t rows = qkv_tensor_count(out) / n;
     qkv_tensor *x = qkv_tensor_float(a, err);
     qkv_tensor *stored = qkv_tensor_transpose(b, 0, 1, err);
     const bool good = x != NULL && stored != NULL

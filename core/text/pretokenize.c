@@ -191,7 +191,10 @@ static pcre2_code *compile(qkv_pretokenizer *p, const qkv_split *split,
             | (split->literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE);
         code = pcre2_compile((PCRE2_SPTR)text.data, text.bytes, flags, &why,
                              &where, how);
-        if (code == NULL) {
+        if (code == NULL && why == PCRE2_ERROR_HEAP_FAILED) {
+            qkv_fail(err, QKV_ENOMEM, "no memory for the pattern \"%.200s\"",
+                     text.data);
+        } else if (code == NULL) {
             char said[128] = "";
             pcre2_get_error_message(why, (PCRE2_UCHAR *)said, sizeof said);
             qkv_fail(err, QKV_EFORMAT, "the pattern \"%.200s\", at %zu: %s",

@@ -107,6 +107,11 @@ const char *qkv_option_string(lua_State *L, int index, const char *name,
 /* A new userdata of that metatable holding NULL, on top of the stack. The
  * registry's weak table "qkv.live" knows all of them. */
 void **qkv_push_empty(lua_State *L, const char *metatable);
+/* The same over `it`, which is there already and must not be lost: making the
+ * userdata may raise, and then `it` is released first. Returns 1. Tells the
+ * collector what is held. */
+int qkv_push_owned(lua_State *L, const char *metatable, void *it,
+                   void (*release)(void *it));
 /* The pointer inside; an error when it is another thing or closed. */
 void *qkv_check_class(lua_State *L, int index, const char *metatable);
 /* The pointer inside, or NULL when it is another thing. */
@@ -120,9 +125,8 @@ void *qkv_push_block(lua_State *L, size_t bytes, const char *metatable,
 /* ---- tensors ---- */
 #define QKV_TENSOR "qkv.tensor"
 qkv_tensor *qkv_check_tensor(lua_State *L, int index);
-/* A userdata over t, whose reference it takes: qkv_push_empty before t is
- * made is not needed, since a failed push releases t. NULL raises err.
- * Returns 1. Tells the collector what is held. */
+/* A userdata over t, whose reference it takes, as qkv_push_owned does. NULL
+ * raises err. Returns 1. */
 int qkv_push_tensor(lua_State *L, qkv_tensor *t, const qkv_error *err);
 /* The same, but a tensor without dimensions becomes a number. */
 int qkv_push_value(lua_State *L, qkv_tensor *t, const qkv_error *err);

@@ -37,27 +37,38 @@ void qkv_bind_pressure(lua_State *L)
 
 static int new_slot(lua_State *L)
 {
-    qkv_push_empty(L, QKV_TENSOR);
+    qkv_push_empty(L, lua_touserdata(L, 1));
     return 1;
+}
+
+int qkv_push_owned(lua_State *L, const char *metatable, void *it,
+                   void (*release)(void *it))
+{
+    if (!lua_checkstack(L, 4)) {
+        release(it);
+        return luaL_error(L, "too many values on the stack");
+    }
+    lua_pushcfunction(L, new_slot);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)metatable);
+    if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+        release(it);
+        return lua_error(L);
+    }
+    *(void **)lua_touserdata(L, -1) = it;
+    qkv_bind_pressure(L);
+    return 1;
+}
+
+static void release_tensor(void *t)
+{
+    qkv_tensor_release(t);
 }
 
 int qkv_push_tensor(lua_State *L, qkv_tensor *t, const qkv_error *err)
 {
     if (t == NULL)
         return qkv_raise(L, err);
-    /* Making the userdata may raise: not before t is let go. */
-    if (!lua_checkstack(L, 4)) {
-        qkv_tensor_release(t);
-        return luaL_error(L, "too many values on the stack");
-    }
-    lua_pushcfunction(L, new_slot);
-    if (lua_pcall(L, 0, 1, 0) != LUA_OK) {
-        qkv_tensor_release(t);
-        return lua_error(L);
-    }
-    *(void **)lua_touserdata(L, -1) = t;
-    qkv_bind_pressure(L);
-    return 1;
+    return qkv_push_owned(L, QKV_TENSOR, t, release_tensor);
 }
 
 int qkv_push_value(lua_State *L, qkv_tensor *t, const qkv_error *err)

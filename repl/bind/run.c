@@ -14,6 +14,13 @@
 
 /* ---- checks ---- */
 
+static void release_view(void *view)
+{
+    qkv_run_view *v = view;
+    qkv_run_release(v->run);
+    qkv_free(v);
+}
+
 int qkv_push_run(lua_State *L, qkv_run *r, int64_t seq, const qkv_error *err)
 {
     if (r == NULL)
@@ -25,10 +32,7 @@ int qkv_push_run(lua_State *L, qkv_run *r, int64_t seq, const qkv_error *err)
         return qkv_raise(L, &own);
     }
     *v = (qkv_run_view){.run = r, .seq = seq};
-    void **slot = qkv_push_empty(L, QKV_RUN);
-    *slot = v;
-    qkv_bind_pressure(L);
-    return 1;
+    return qkv_push_owned(L, QKV_RUN, v, release_view);
 }
 
 static const qkv_run_view *check_view(lua_State *L, int index)
@@ -84,6 +88,10 @@ static void read_start(lua_State *L, qkv_recipe *r, int index)
             lua_rawgeti(L, at + 1, i + 1);
         else
             lua_pushvalue(L, at + 1);
+        if (qkv_test_class(L, -1, QKV_TENSOR) == NULL)
+            luaL_error(L, "start: resid of sequence %I is a %s: a tensor "
+                       "[pos, d_model] was expected", (LUAI_UACINT)i,
+                       luaL_typename(L, -1));
         r->start_resid[i] = qkv_tensor_retain(qkv_check_tensor(L, -1));
         lua_pop(L, 1);
     }
@@ -311,14 +319,18 @@ static int l_run_top(lua_State *L)
     const int64_t k = luaL_optinteger(L, 2, 10);
     const int64_t pos = check_pos(L, 3, r, seq);
     const float *x = push_logits(L, r, seq, pos, &whole);
+    const qkv_tensor *logits = qkv_check_tensor(L, -1);
+    void **best = qkv_push_empty(L, QKV_TENSOR);
+    void **where = qkv_push_empty(L, QKV_TENSOR);
     qkv_error err;
     qkv_tensor *indices = NULL;
-    qkv_tensor *best = qkv_topk(qkv_check_tensor(L, -1), k, 0, &indices, &err);
-    qkv_push_tensor(L, best, &err);
-    qkv_push_tensor(L, indices, &err);
+    *best = qkv_topk(logits, k, 0, &indices, &err);
+    if (*best == NULL)
+        return qkv_raise(L, &err);
+    *where = indices;
     const int64_t *ids = qkv_tensor_data(indices);
     lua_createtable(L, (int)k, 0);
-    for (int64_t i = 0; i < best->shape[0]; i++) {
+    for (int64_t i = 0; i < k; i++) {
         lua_createtable(L, 0, 4);
         qkv_push_piece(L, qkv_run_recipe(r)->model, (int32_t)ids[i]);
         lua_setfield(L, -2, "piece");
@@ -401,11 +413,11 @@ static int l_run_lens(lua_State *L)
     qkv_check_nargs(L, 2);
     qkv_run *r = qkv_check_run(L, 1, &seq);
     const int64_t k = luaL_optinteger(L, 2, 1);
+    void **a = qkv_push_empty(L, QKV_TENSOR);
+    void **b = qkv_push_empty(L, QKV_TENSOR);
     if (!qkv_lens(&ids, &p, r, seq, k, &err))
         return qkv_raise(L, &err);
-    void **a = qkv_push_empty(L, QKV_TENSOR);
     *a = ids;
-    void **b = qkv_push_empty(L, QKV_TENSOR);
     *b = p;
     const int32_t *id = qkv_tensor_data(ids);
     const float *prob = qkv_tensor_data(p);
@@ -486,11 +498,8 @@ static int run_complete(lua_State *L)
 static int run_gc(lua_State *L)
 {
     void **slot = luaL_checkudata(L, 1, QKV_RUN);
-    qkv_run_view *v = *slot;
-    if (v != NULL) {
-        qkv_run_release(v->run);
-        qkv_free(v);
-    }
+    if (*slot != NULL)
+        release_view(*slot);
     *slot = NULL;
     return 0;
 }

@@ -1,16 +1,20 @@
 --[[ model.lua - what models and runs do in Lua
 
-Called with (qkv, doc, class). Hidden states of texts, pooled, and one position
+Called with (qkv, doc, class, half). Hidden states of texts, pooled, and one position
 of every sequence of a batch: both are a few readings put together.
 ]]
-local qkv <const>, doc <const>, class <const> = ...
+local qkv <const>, doc <const>, class <const>, half <const> = ...
 
 local model <const>, run <const> = class "model", class "run"
 
-local function check_options(options, known, fn)
+local function check_options(options, names, fn)
+  local known = {}
+  for _, name in ipairs(names) do known[name] = true end
   for name in pairs(options) do
     if not known[name] then
-      error(("%s: unknown option '%s'"):format(fn, tostring(name)), 3)
+      local near = half.plot.nearest(tostring(name), names)
+      error(("%s: unknown option '%s'%s"):format(fn, tostring(name),
+        near and "; did you mean '" .. near .. "'?" or ""), 3)
     end
   end
 end
@@ -22,7 +26,7 @@ run.stack = doc("run.stack", "r:stack(site, {layer=, pos=}) -> tensor",
   .. ":size(\"seq\") == 2",
   function(r, site, options)
     options = options or {}
-    check_options(options, {layer = true, pos = true}, "stack")
+    check_options(options, {"layer", "pos"}, "stack")
     local parts = {}
     for i = 0, #r - 1 do
       local one = #r > 1 and r:seq(i) or r
@@ -48,8 +52,7 @@ model.hidden = doc("model.hidden",
   .. "> m:hidden({{1, 2}, {3}}):size(\"d_model\") == m.config.d_model",
   function(m, texts, options)
     options = options or {}
-    check_options(options, {site = true, layer = true, pool = true,
-                            normalize = true}, "hidden")
+    check_options(options, {"site", "layer", "pool", "normalize"}, "hidden")
     local site = options.site
     if not site then
       site = m.config.layout == "post-norm" and "normalized_resid_post"
@@ -60,8 +63,12 @@ model.hidden = doc("model.hidden",
       error(("hidden: pool '%s' is not one of mean, cls, last, none"):format(
         tostring(how)), 2)
     end
-    if layer < 0 then layer = layer + m.config.n_layers end
-    local name <const> = m:sites(site)[layer + 1]
+    local names <const> = m:sites(site)
+    local name <const> = names[layer < 0 and #names + layer + 1 or layer + 1]
+    if not name then
+      error(("hidden: layer %s of %d: 0 to %d, or -1 to -%d from the end")
+        :format(layer, #names, #names - 1, #names), 2)
+    end
     local r <const> = m:run(texts, {names = {name}, logits = false})
     local out = {}
     for i = 0, #r - 1 do

@@ -3,7 +3,8 @@
 -- Each kind is a function draw(c, spec, x, y, w, h): it draws `spec` (checked
 -- and normalised by plot.lua) on canvas c (figure.lua) into the rectangle of
 -- w x h pixels at x, y; a grid gives each of its pictures such a rectangle.
--- sizes[kind](spec) is the size a picture would like to have.
+-- sizes[kind](spec) is the size a picture would like to have. Long, since it is
+-- seven short kinds that share their axes, legends and cells.
 
 local _, _, _, half <const> = ...
 local P <const> = half.plot
@@ -730,6 +731,37 @@ end
 
 sizes.line = usual_size
 
+local MOST_ROWS <const> = 4000      -- of a line
+
+-- Rows {x, y, lo, hi} as they look on a page: of each k neighbours the lowest
+-- and the highest, in their order, with the outermost lo and hi. (Cairo takes
+-- a minute for a dense line of 200 000 points.)
+local function thin_rows(rows)
+  local k = math.ceil(#rows / (MOST_ROWS / 2))
+  if #rows <= MOST_ROWS then return rows end
+  local out = {}
+  for first = 1, #rows, k do
+    local low, high, lo, hi = nil, nil, math.huge, -math.huge
+    for i = first, math.min(first + k - 1, #rows) do
+      local r = rows[i]
+      if finite(r[2]) then
+        if not low or r[2] < rows[low][2] then low = i end
+        if not high or r[2] > rows[high][2] then high = i end
+      end
+      if finite(r[3]) then lo = math.min(lo, r[3]) end
+      if finite(r[4]) then hi = math.max(hi, r[4]) end
+    end
+    if not low then
+      out[#out + 1] = rows[first]   -- a gap
+    else
+      for _, i in ipairs {math.min(low, high), math.max(low, high)} do
+        out[#out + 1] = {rows[i][1], rows[i][2], lo, hi}
+      end
+    end
+  end
+  return out
+end
+
 charts.line = function(c, spec, x, y, w, h)
   local all, xs = {}, {}
   for i, s in ipairs(spec.series) do
@@ -766,7 +798,7 @@ charts.line = function(c, spec, x, y, w, h)
                     and not (i < last and finite(s.y[i + 1]))
       if alone and finite(v) then bare[#bare + 1] = {spec.x[i], v} end
     end
-    local d = c:data(rows)
+    local d = c:data(thin_rows(rows))
     if s.lo then
       under[#under + 1] = string.format("%s using 1:3:4 with filledcurves "
         .. "fillstyle transparent solid 0.18 noborder fc rgb '%s' notitle",
@@ -774,7 +806,7 @@ charts.line = function(c, spec, x, y, w, h)
     end
     over[#over + 1] = string.format("%s using 1:2 with lines lw 2.2 "
                                     .. "lc rgb '%s' notitle", d, colour)
-    if #bare > 0 then           -- a point between gaps is no line
+    if #bare > 0 and #bare <= MOST_ROWS then    -- a point between gaps is no line
       over[#over + 1] = string.format("%s using 1:2 with points pt 7 ps "
         .. "%.3g lc rgb '%s' notitle", c:data(bare), c:points(6), colour)
     end

@@ -18,6 +18,7 @@
 
 #include <lauxlib.h>
 
+#include "repl/bind/bind.h"
 #include "repl/stop.h"
 
 /* ---- compiling ---- */
@@ -244,6 +245,37 @@ static bool begins(const char *s, const char *part)
     return strncmp(s, part, strlen(part)) == 0;
 }
 
+/* Is this line of a traceback inside a Lua half, "\n\tqkv/plot.lua:32: in"? */
+static bool is_half(const char *line)
+{
+    static const char folder[] = "\n\tqkv/";
+    if (!begins(line, folder))
+        return false;
+    line += sizeof folder - 1;
+    for (const qkv_lua_half *h = qkv_lua_halves; h->name != NULL; h++)
+        if (begins(line, h->name) && begins(line + strlen(h->name), ".lua:"))
+            return true;
+    return false;
+}
+
+/* Take the Lua halves, and the C functions that they called, out of the string
+ * on top, whose traceback is at `from`: to its reader they are as good as C. */
+static void cut_halves(lua_State *L, size_t from)
+{
+    const char *s = lua_tostring(L, -1), *next;
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addlstring(&b, s, from);
+    for (s += from; *s != '\0'; s = next) {
+        next = s + 1 + strcspn(s + 1, "\n");
+        const bool is_callee = begins(s, "\n\t[C]:") && is_half(next);
+        if (!is_callee && !is_half(s))
+            luaL_addlstring(&b, s, (size_t)(next - s));
+    }
+    luaL_pushresult(&b);
+    lua_remove(L, -2);
+}
+
 /* Does the traceback at `s`, behind its heading, tell more than the message:
  * a function that is neither C nor the main chunk? */
 static bool is_telling(const char *s)
@@ -257,8 +289,8 @@ static bool is_telling(const char *s)
     return false;
 }
 
-/* Cut `lines` lines off the end of the string on top, and the whole traceback
- * if it then tells nothing. */
+/* Cut `lines` lines off the end of the string on top, and what is ours from the
+ * rest; the whole traceback if it then tells nothing. */
 static void cut_traceback(lua_State *L, int lines)
 {
     static const char heading[] = "\nstack traceback:",
@@ -272,12 +304,17 @@ static void cut_traceback(lua_State *L, int lines)
     if (n > tail_bytes && begins(s + n - tail_bytes, tail))
         n -= tail_bytes;
     s = lua_pushlstring(L, s, n);
+    lua_remove(L, -2);
     const char *head = strstr(s, heading);
-    if (head != NULL && !is_telling(head + sizeof heading - 1)) {
-        lua_pushlstring(L, s, (size_t)(head - s));
+    if (head == NULL)
+        return;
+    const size_t message = (size_t)(head - s), from = message
+        + sizeof heading - 1;
+    cut_halves(L, from);
+    if (!is_telling(lua_tostring(L, -1) + from)) {
+        lua_pushlstring(L, lua_tostring(L, -1), message);
         lua_remove(L, -2);
     }
-    lua_remove(L, -2);
 }
 
 /* The message handler: upvalue 1 is how many frames are ours. */

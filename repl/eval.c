@@ -126,12 +126,44 @@ qkv_eval_state qkv_eval_check(lua_State *L, const char *text, size_t n)
     return state;
 }
 
+/* Could a line that begins so also go on with the one before: a call's
+ * arguments, an index, an operator that has an operand in front? */
+static bool could_go_on(const char *s, size_t n)
+{
+    const bool is_comment = n > 1 && s[0] == '-' && s[1] == '-';
+    return n > 0 && strchr("({[\"'-~", *s) != NULL && !is_comment;
+}
+
+/* May an input end after the first `bytes` of text, which are complete? Not
+ * where what follows is none (a line that begins with `:` or `and`), nor where
+ * Lua reads on. */
+static bool may_end(lua_State *L, const char *text, size_t bytes, size_t n)
+{
+    size_t at = bytes, more;
+    while (at < n && isspace((unsigned char)text[at]))
+        at++;
+    if (at == n)
+        return true;
+    if (shortest(L, text + at, n - at, &more) == QKV_EVAL_WRONG)
+        return false;
+    return !could_go_on(text + at, n - at)
+        || check_one(L, text, at + more) != QKV_EVAL_COMPLETE;
+}
+
 size_t qkv_eval_first(lua_State *L, const char *text, size_t n)
 {
-    size_t bytes = n;
-    if (check_one(L, text, n) != QKV_EVAL_COMPLETE)
-        shortest(L, text, n, &bytes);
-    return bytes;
+    size_t bytes = 0, last = 0;
+    while (bytes < n) {
+        bytes += line_bytes(text + bytes, n - bytes);
+        if (check_one(L, text, bytes) != QKV_EVAL_COMPLETE)
+            continue;
+        if (may_end(L, text, bytes, n))
+            return bytes;
+        last = bytes;
+    }
+    if (last == 0)
+        shortest(L, text, n, &last);
+    return last;
 }
 
 bool qkv_eval_is_quiet(const char *text, size_t n)

@@ -68,6 +68,24 @@ row 'expression' 0 2 '' "$QKV" -e '1 + 1'
 row 'statement' 0 '' '' "$QKV" -e 'x = 1'
 row 'statements in order' 0 '4
 "s"' '' "$QKV" -e 'x = 3' -e 'x + 1' -e '"s"'
+row 'lines each show their value' 0 '2
+4
+"A"
+1' '' "$QKV" -e '1 + 1
+
+-- a comment
+math.floor(4.5)
+s = ("a")
+  :upper()
+s
+print
+(1)'
+row 'lines up to a wrong one' 1 '"A"' "*unexpected symbol near '='" \
+    "$QKV" -e 's = ("a")
+  :upper()
+s
+x = = 1
+2'
 row 'failed statement ends' 1 '1' 'qkv: bad' \
     "$QKV" -e 1 -e 'error("bad", 0)' -e 2
 row 'strict statement' 1 '' "qkv: no global 'prnit'; did you mean 'print'?" \

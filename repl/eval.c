@@ -277,17 +277,24 @@ static bool begins(const char *s, const char *part)
     return strncmp(s, part, strlen(part)) == 0;
 }
 
-/* Is this line of a traceback inside a Lua half, "\n\tqkv/plot.lua:32: in"? */
+/* Bytes of "qkv/plot.lua:", the name of a Lua half, that s begins with; 0 when
+ * it begins with something else. */
+static size_t half_bytes(const char *s)
+{
+    static const char folder[] = "qkv/", end[] = ".lua:";
+    if (!begins(s, folder))
+        return 0;
+    const char *name = s + sizeof folder - 1;
+    for (const qkv_lua_half *h = qkv_lua_halves; h->name != NULL; h++)
+        if (begins(name, h->name) && begins(name + strlen(h->name), end))
+            return sizeof folder - 1 + strlen(h->name) + sizeof end - 1;
+    return 0;
+}
+
+/* Is this line of a traceback, "\n\tqkv/plot.lua:32: in", inside a half? */
 static bool is_half(const char *line)
 {
-    static const char folder[] = "\n\tqkv/";
-    if (!begins(line, folder))
-        return false;
-    line += sizeof folder - 1;
-    for (const qkv_lua_half *h = qkv_lua_halves; h->name != NULL; h++)
-        if (begins(line, h->name) && begins(line + strlen(h->name), ".lua:"))
-            return true;
-    return false;
+    return begins(line, "\n\t") && half_bytes(line + 2) > 0;
 }
 
 /* Take the Lua halves, and the C functions that they called, out of the string
@@ -349,6 +356,36 @@ static void cut_traceback(lua_State *L, int lines)
     }
 }
 
+/* Is the function of level `at` C, or one of a Lua half? */
+static bool is_inside(lua_State *L, lua_Debug *at)
+{
+    char name[LUA_IDSIZE + 1];
+    lua_getinfo(L, "S", at);
+    snprintf(name, sizeof name, "%s:", at->short_src);
+    return *at->what == 'C' || half_bytes(name) > 0;
+}
+
+/* C functions put the line that called them before their message. When that
+ * is in a Lua half, put there where the half was called: as the halves do in
+ * their own errors. The message is on top. */
+static void move_position(lua_State *L)
+{
+    const char *s = lua_tostring(L, -1);
+    size_t skip = half_bytes(s);
+    if (skip == 0)
+        return;
+    skip += strspn(s + skip, "0123456789");
+    skip += begins(s + skip, ": ") ? 2 : 0;
+    lua_Debug at;
+    int level = 1;
+    while (lua_getstack(L, level, &at) != 0 && is_inside(L, &at))
+        level++;
+    luaL_where(L, level);
+    lua_pushstring(L, s + skip);
+    lua_concat(L, 2);
+    lua_remove(L, -2);
+}
+
 /* The message handler: upvalue 1 is how many frames are ours. */
 static int add_traceback(lua_State *L)
 {
@@ -357,10 +394,11 @@ static int add_traceback(lua_State *L)
         && luaL_callmeta(L, 1, "__tostring") == 0)
         lua_pushfstring(L, "(error object is a %s value)",
                         luaL_typename(L, 1));
-    const char *message = luaL_tolstring(L, -1, NULL);
+    luaL_tolstring(L, -1, NULL);
     if (qkv_stop_asked() || qkv_stop_pipe_closed())
         return 1;               /* where it was stopped is of no interest */
-    luaL_traceback(L, L, message, 1);
+    move_position(L);
+    luaL_traceback(L, L, lua_tostring(L, -1), 1);
     cut_traceback(L, ours);
     return 1;
 }

@@ -58,6 +58,8 @@ echo 'local t <close> = setmetatable({}, {__close = function()
 echo 'error({code = 7})' >object.lua
 echo 'x = = 1' >syntax.lua
 echo 'io.stderr:write(io.read("a"))' >reads-stdin.lua
+echo "local m = qkv.open(arg[1])
+m:hidden()" >inside.lua
 
 row version 0 "qkv *Lua 5.4*Readline*GPL*" '' "$QKV" --version
 row help 0 'usage: qkv *--no-init*' '' "$QKV" --help
@@ -104,6 +106,9 @@ row 'error object' 1 '' 'qkv: (error object is a table value)' \
     "$QKV" object.lua
 row 'syntax' 1 '' "qkv: syntax.lua:1: unexpected symbol near '='" \
     "$QKV" syntax.lua
+row 'an error inside of a Lua half is where that was called' 1 '' \
+    'qkv: inside.lua:2: input is a nil: *' \
+    "$QKV" inside.lua "$srcdir/data/tiny.gguf"
 row 'undefined global' 1 '' "qkv: reads.lua:1: no global 'undefned'*" \
     "$QKV" reads.lua
 row 'global in a function' 1 '' \

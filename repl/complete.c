@@ -191,7 +191,8 @@ static void add_list(lua_State *L, const char *part, size_t n)
     for (lua_Integer i = 1; i <= length; i++) {
         if (lua_rawgeti(L, -1, i) == LUA_TSTRING
             && strncmp(lua_tostring(L, -1), part, n) == 0) {
-            const char *name = lua_tostring(L, -1), *dot = strchr(name + n, '.');
+            const char *name = lua_tostring(L, -1);
+            const char *dot = strchr(name + n, '.');
             add(L, name, dot != NULL ? (size_t)(dot + 1 - name) : strlen(name),
                 "", false);
         }

@@ -168,7 +168,7 @@ the signature is ""), by name; those whose name begins with a prefix.
 function(prefix)
   prefix = prefix or ""
   if type(prefix) ~= "string" then
-    error(("docs: a prefix of names expected, got a %s"):format(type(prefix)), 2)
+    error("docs: a prefix of names expected, got a " .. type(prefix), 2)
   end
   return records(function(r) return r.name:sub(1, #prefix) == prefix end)
 end)

@@ -425,7 +425,8 @@ def test_tab_sites():
     session.enter("r = m:run {1, 2, 3}")
     becomes(session, 'r("patt', 'r("pattern"')
     becomes(session, "r['ln1.norm", "r['ln1.normalized'")
-    becomes(session, 'm:run("x", {names = "rot_q', 'm:run("x", {names = "rot_q"')
+    becomes(session, 'm:run("x", {names = "rot_q',
+            'm:run("x", {names = "rot_q"')
     becomes(session, 'm:run("x", {edits = {{site = "resid_m',
             'm:run("x", {edits = {{site = "resid_mid"')
     # full names come part by part, and only the last one closes the string

@@ -207,8 +207,8 @@ static bool run_help(lua_State *L, const char *argument)
         "x = 1;             a ';' at the end: do not show the value\n"
         "Tab                names, methods, files, sites in strings\n"
         "Ctrl-R             search the history\n"
-        "Ctrl-C             stop a computation (three times: end the program;\n"
-        "                   one call of Lua's string matching ends first)";
+        "Ctrl-C             stop a computation (three times: end qkv);\n"
+        "                   what ends first: help \"interrupt\"";
     if (*argument != '\0') {
         show_help(L, argument);
         return true;

@@ -181,16 +181,21 @@ static void add_names(lua_State *L, const char *prefix, size_t n_prefix,
     }
 }
 
-/* Add what the list on top, of names, has; pops it. */
-static void add_list(lua_State *L, const char *prefix, size_t n_prefix,
-                     const char *part, size_t n)
+/* Add what the list on top, of names, has; pops it. Like the path of a file a
+ * name is offered up to its next dot, or Tab would show 800 names of blocks.
+ * (What is offered twice Readline shows once.) */
+static void add_list(lua_State *L, const char *part, size_t n)
 {
     const lua_Integer length = lua_istable(L, -1)
         ? (lua_Integer)lua_rawlen(L, -1) : 0;
     for (lua_Integer i = 1; i <= length; i++) {
         if (lua_rawgeti(L, -1, i) == LUA_TSTRING
-            && strncmp(lua_tostring(L, -1), part, n) == 0)
-            add(L, prefix, n_prefix, lua_tostring(L, -1), false);
+            && strncmp(lua_tostring(L, -1), part, n) == 0) {
+            const char *name = lua_tostring(L, -1);
+            const char *dot = strchr(name + n, '.');
+            add(L, name, dot != NULL ? (size_t)(dot + 1 - name) : strlen(name),
+                "", false);
+        }
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
@@ -306,7 +311,7 @@ static void complete_string(lua_State *L, question *q, size_t quote)
     push_offer(L, lua_gettop(L), colon == NULL ? NULL : colon + 1,
                colon == NULL ? 0 : end - value_end - 1, part, n);
     q->wants_files = !lua_istable(L, -1);
-    add_list(L, "", 0, part, n);
+    add_list(L, part, n);
 }
 
 static void complete_name(lua_State *L, question *q)

@@ -18,6 +18,7 @@
 
 #include <lauxlib.h>
 
+#include "repl/bind/bind.h"
 #include "repl/stop.h"
 
 /* ---- compiling ---- */
@@ -125,12 +126,44 @@ qkv_eval_state qkv_eval_check(lua_State *L, const char *text, size_t n)
     return state;
 }
 
+/* Could a line that begins so also go on with the one before: a call's
+ * arguments, an index, an operator that has an operand in front? */
+static bool could_go_on(const char *s, size_t n)
+{
+    const bool is_comment = n > 1 && s[0] == '-' && s[1] == '-';
+    return n > 0 && strchr("({[\"'-~", *s) != NULL && !is_comment;
+}
+
+/* May an input end after the first `bytes` of text, which are complete? Not
+ * where what follows is none (a line that begins with `:` or `and`), nor where
+ * Lua reads on. */
+static bool may_end(lua_State *L, const char *text, size_t bytes, size_t n)
+{
+    size_t at = bytes, more;
+    while (at < n && isspace((unsigned char)text[at]))
+        at++;
+    if (at == n)
+        return true;
+    if (shortest(L, text + at, n - at, &more) == QKV_EVAL_WRONG)
+        return false;
+    return !could_go_on(text + at, n - at)
+        || check_one(L, text, at + more) != QKV_EVAL_COMPLETE;
+}
+
 size_t qkv_eval_first(lua_State *L, const char *text, size_t n)
 {
-    size_t bytes = n;
-    if (check_one(L, text, n) != QKV_EVAL_COMPLETE)
-        shortest(L, text, n, &bytes);
-    return bytes;
+    size_t bytes = 0, last = 0;
+    while (bytes < n) {
+        bytes += line_bytes(text + bytes, n - bytes);
+        if (check_one(L, text, bytes) != QKV_EVAL_COMPLETE)
+            continue;
+        if (may_end(L, text, bytes, n))
+            return bytes;
+        last = bytes;
+    }
+    if (last == 0)
+        shortest(L, text, n, &last);
+    return last;
 }
 
 bool qkv_eval_is_quiet(const char *text, size_t n)
@@ -244,6 +277,44 @@ static bool begins(const char *s, const char *part)
     return strncmp(s, part, strlen(part)) == 0;
 }
 
+/* Bytes of "qkv/plot.lua:", the name of a Lua half, that s begins with; 0 when
+ * it begins with something else. */
+static size_t half_bytes(const char *s)
+{
+    static const char folder[] = "qkv/", end[] = ".lua:";
+    if (!begins(s, folder))
+        return 0;
+    const char *name = s + sizeof folder - 1;
+    for (const qkv_lua_half *h = qkv_lua_halves; h->name != NULL; h++)
+        if (begins(name, h->name) && begins(name + strlen(h->name), end))
+            return sizeof folder - 1 + strlen(h->name) + sizeof end - 1;
+    return 0;
+}
+
+/* Is this line of a traceback, "\n\tqkv/plot.lua:32: in", inside a half? */
+static bool is_half(const char *line)
+{
+    return begins(line, "\n\t") && half_bytes(line + 2) > 0;
+}
+
+/* Take the Lua halves, and the C functions that they called, out of the string
+ * on top, whose traceback is at `from`: to its reader they are as good as C. */
+static void cut_halves(lua_State *L, size_t from)
+{
+    const char *s = lua_tostring(L, -1), *next;
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addlstring(&b, s, from);
+    for (s += from; *s != '\0'; s = next) {
+        next = s + 1 + strcspn(s + 1, "\n");
+        const bool is_callee = begins(s, "\n\t[C]:") && is_half(next);
+        if (!is_callee && !is_half(s))
+            luaL_addlstring(&b, s, (size_t)(next - s));
+    }
+    luaL_pushresult(&b);
+    lua_remove(L, -2);
+}
+
 /* Does the traceback at `s`, behind its heading, tell more than the message:
  * a function that is neither C nor the main chunk? */
 static bool is_telling(const char *s)
@@ -257,8 +328,8 @@ static bool is_telling(const char *s)
     return false;
 }
 
-/* Cut `lines` lines off the end of the string on top, and the whole traceback
- * if it then tells nothing. */
+/* Cut `lines` lines off the end of the string on top, and what is ours from the
+ * rest; the whole traceback if it then tells nothing. */
 static void cut_traceback(lua_State *L, int lines)
 {
     static const char heading[] = "\nstack traceback:",
@@ -272,11 +343,46 @@ static void cut_traceback(lua_State *L, int lines)
     if (n > tail_bytes && begins(s + n - tail_bytes, tail))
         n -= tail_bytes;
     s = lua_pushlstring(L, s, n);
+    lua_remove(L, -2);
     const char *head = strstr(s, heading);
-    if (head != NULL && !is_telling(head + sizeof heading - 1)) {
-        lua_pushlstring(L, s, (size_t)(head - s));
+    if (head == NULL)
+        return;
+    const size_t message = (size_t)(head - s), from = message
+        + sizeof heading - 1;
+    cut_halves(L, from);
+    if (!is_telling(lua_tostring(L, -1) + from)) {
+        lua_pushlstring(L, lua_tostring(L, -1), message);
         lua_remove(L, -2);
     }
+}
+
+/* Is the function of level `at` C, or one of a Lua half? */
+static bool is_inside(lua_State *L, lua_Debug *at)
+{
+    char name[LUA_IDSIZE + 1];
+    lua_getinfo(L, "S", at);
+    snprintf(name, sizeof name, "%s:", at->short_src);
+    return *at->what == 'C' || half_bytes(name) > 0;
+}
+
+/* C functions put the line that called them before their message. When that
+ * is in a Lua half, put there where the half was called: as the halves do in
+ * their own errors. The message is on top. */
+static void move_position(lua_State *L)
+{
+    const char *s = lua_tostring(L, -1);
+    size_t skip = half_bytes(s);
+    if (skip == 0)
+        return;
+    skip += strspn(s + skip, "0123456789");
+    skip += begins(s + skip, ": ") ? 2 : 0;
+    lua_Debug at;
+    int level = 1;
+    while (lua_getstack(L, level, &at) != 0 && is_inside(L, &at))
+        level++;
+    luaL_where(L, level);
+    lua_pushstring(L, s + skip);
+    lua_concat(L, 2);
     lua_remove(L, -2);
 }
 
@@ -288,10 +394,11 @@ static int add_traceback(lua_State *L)
         && luaL_callmeta(L, 1, "__tostring") == 0)
         lua_pushfstring(L, "(error object is a %s value)",
                         luaL_typename(L, 1));
-    const char *message = luaL_tolstring(L, -1, NULL);
+    luaL_tolstring(L, -1, NULL);
     if (qkv_stop_asked() || qkv_stop_pipe_closed())
         return 1;               /* where it was stopped is of no interest */
-    luaL_traceback(L, L, message, 1);
+    move_position(L);
+    luaL_traceback(L, L, lua_tostring(L, -1), 1);
     cut_traceback(L, ours);
     return 1;
 }

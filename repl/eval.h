@@ -2,9 +2,10 @@
  * eval.h - what a person typed becomes Lua and runs
  *
  * A piece of text is tried as an expression (`return <text>`), else as
- * statements. Text of several lines that is neither, such as a paste of
- * separate inputs, is taken apart into the inputs it consists of. A top-level
- * `local` lives on: it becomes a global of the session when its input ends.
+ * statements. Text of several lines, such as a paste, is taken apart into the
+ * inputs it consists of, so that each shows its value as if it had been typed.
+ * A top-level `local` lives on: it becomes a global of the session when its
+ * input ends.
  *
  * Knows no terminal. What it prints is up to its caller.
  */
@@ -24,8 +25,8 @@ typedef enum qkv_eval_state {
 /* Is this text a whole input, or several? */
 qkv_eval_state qkv_eval_check(lua_State *L, const char *text, size_t n);
 
-/* How many bytes at the start of a complete text are its first input: n when
- * it is one. */
+/* How many bytes at the start of a complete text are its first input: whole
+ * lines, as few as can be; of a text that is wrong, up to where it is. */
 size_t qkv_eval_first(lua_State *L, const char *text, size_t n);
 
 /* Push the function that one input makes, named `chunk` in messages (as in

@@ -95,5 +95,6 @@ bool qkv_fonts_cover(void *fonts, uint32_t code_point)
         return true;
     if (!f->asked)
         ask(f);
-    return code_point < N_CODES && f->bits[code_point / 8] >> code_point % 8 & 1;
+    return code_point < N_CODES
+        && (f->bits[code_point / 8] >> code_point % 8 & 1);
 }

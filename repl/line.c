@@ -150,19 +150,31 @@ static char *word_breaks(void)
     return breaks;
 }
 
+/* Is this word all of a string? What ends in a dot goes on. */
+static bool is_whole(const char *word)
+{
+    const size_t n = strlen(word);
+    return n > 0 && word[n - 1] != '.';
+}
+
+/* The quote that a string at `from` began with closes what is complete. */
 static char **complete(const char *text, int start, int end)
 {
     size_t from;
     (void)start;
     (void)end;
     rl_attempted_completion_over = 1;
-    rl_completion_append_character = '\0';
-    rl_completion_suppress_append = 1;
     const int n = helper->complete(helper->context, rl_line_buffer,
                                    (size_t)rl_point, &from);
+    const char before = from > 0 ? rl_line_buffer[from - 1] : '\0';
+    rl_completion_append_character =
+        before == '"' || before == '\'' ? before : '\0';
     if (n < 0)
         return rl_completion_matches(text, rl_filename_completion_function);
-    return rl_completion_matches(text, next_word);
+    char **words = rl_completion_matches(text, next_word);
+    if (words != NULL && !is_whole(words[0]))
+        rl_completion_append_character = '\0';
+    return words;
 }
 
 /* Show the choices without what they all begin with ("m:" of "m:run("). */
@@ -274,6 +286,7 @@ void qkv_line_open(const qkv_line_helper *with)
     rl_getc_function = get_key;
     rl_attempted_completion_function = complete;
     rl_completion_word_break_hook = word_breaks;
+    rl_basic_quote_characters = "";         /* complete() closes strings */
     rl_completion_display_matches_hook = show_choices;
     rl_variable_bind("enable-bracketed-paste", "on");
     rl_initialize();

@@ -237,10 +237,9 @@ static void run_init(lua_State *L)
 static int run_prompt(lua_State *L, const options *o)
 {
     qkv_globals_set_strict(L, false);
-    if (o->is_terminal && o->model == NULL && o->script == NULL
-        && o->n_statements == 0)
-        printf("qkv %s   ?name for help, :help for commands, Ctrl-D to "
-               "leave\n", PACKAGE_VERSION);
+    if (o->is_terminal && o->script == NULL && o->n_statements == 0)
+        printf("qkv %s   help \"start\", ?name for help, :help for commands, "
+               "Ctrl-D to leave\n", PACKAGE_VERSION);
     if (o->is_terminal && !o->skips_init)
         run_init(L);
     return qkv_repl(L, o->is_terminal);

@@ -412,7 +412,8 @@ static bool request(const char **answer, qkv_text *heard, qkv_plot *p,
         return give_up(&p->gnuplot, p->program, what, p->timeout_ms, heard,
                        err);
     char *at = find_mark(heard, mark);
-    *(char *)memchr(at, '\002', (size_t)(heard->data + heard->bytes - at)) = '\0';
+    const size_t rest = (size_t)(heard->data + heard->bytes - at);
+    *(char *)memchr(at, '\002', rest) = '\0';
     *answer = at + strlen(mark);
     return true;
 }

@@ -19,14 +19,14 @@
 typedef struct qkv_plot qkv_plot;
 
 typedef struct qkv_plot_options {
-    const char *program;        /* NULL: "gnuplot", looked for in PATH */
-    int timeout_ms;             /* for the start, and for each picture; 0: 60 s */
-    bool no_memfd;              /* use temporary files, as where memfd is missing */
+    const char *program;    /* NULL: "gnuplot", looked for in PATH */
+    int timeout_ms;         /* for the start, and for each picture; 0: 60 s */
+    bool no_memfd;          /* temporary files, as where memfd is missing */
 } qkv_plot_options;
 
 /* Starts nothing yet. options may be NULL. */
 qkv_plot *qkv_plot_new(const qkv_plot_options *options, qkv_error *err);
-void qkv_plot_free(qkv_plot *p);            /* ends the child; NULL is allowed */
+void qkv_plot_free(qkv_plot *p);        /* ends the child; NULL is allowed */
 
 /* Run `script` (bytes) on `terminal` (what stands after "set terminal", as
  * "pngcairo size 900,600"; its first word is checked to exist). The file that

@@ -22,7 +22,8 @@
 #include <lauxlib.h>
 
 enum {
-    MOST_ITEMS = 20,            /* of a sequence */
+    WHOLE_ITEMS = 30,           /* of a sequence that is shown whole */
+    MOST_ITEMS = 20,            /* of a longer one */
     MOST_KEYS = 60,
     MOST_ROWS = 50,             /* of a table of records */
     MOST_COLUMNS = 12,
@@ -252,17 +253,18 @@ static int push_items(lua_State *L, int t, const layout *at)
 {
     const layout inner = {.width = at->width - INDENT - 1,
                           .depth = at->depth + 1, .path = at->path};
-    const lua_Integer length = (lua_Integer)lua_rawlen(L, t);
+    const lua_Integer length = (lua_Integer)lua_rawlen(L, t),
+        shown = length <= WHOLE_ITEMS ? length : MOST_ITEMS;
     int n = 0, total;
     lua_newtable(L);
     const int items = lua_gettop(L);
-    for (lua_Integer i = 1; i <= length && i <= MOST_ITEMS; i++) {
+    for (lua_Integer i = 1; i <= shown; i++) {
         lua_rawgeti(L, t, i);
         render(L, items + 1, &inner);
         append(L, items, &n);
         lua_settop(L, items);
     }
-    append_more(L, items, &n, length - MOST_ITEMS);
+    append_more(L, items, &n, length - shown);
     const int n_keys = push_keys(L, t, length, &total);
     for (int i = 1; i <= n_keys; i++) {
         lua_rawgeti(L, items + 1, i);

@@ -41,7 +41,7 @@ void qkv_progress_erase(void)
 static void draw(double done, double left)
 {
     char bar[WIDTH + 1];
-    const int full = (int)(done * WIDTH);
+    const int full = (int)(done * (double)WIDTH);
     memset(bar, '-', WIDTH);
     memset(bar, '#', (size_t)full);
     bar[WIDTH] = '\0';

@@ -62,6 +62,10 @@ static bool forced(qkv_graphics *out)
  * which their own windows do not reach: then only an answer counts. */
 static bool known(qkv_graphics *out)
 {
+    if (env_is("TERM", "linux")) {
+        *out = QKV_TEXT;            /* it would print the question */
+        return true;
+    }
     if (env_set("TMUX") || env_set("STY"))
         return false;
     if (env_set("KITTY_WINDOW_ID") || env_has("TERM", "kitty")

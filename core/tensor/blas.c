@@ -145,7 +145,7 @@ bool qkv_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
     product p = {ta, tb, m, n, k, alpha, beta, a, b, c, lda, ldb, ldc,
                  n_piece, (n + n_piece - 1) / n_piece};
     const int64_t pieces = (m + M_PIECE - 1) / M_PIECE * p.n_pieces;
-    const bool small = (double)m * (double)n * (double)k < SMALL;
+    const bool small = (double)m * (double)n * (double)k < (double)SMALL;
     qkv_parallel(pieces, small ? pieces : 1, product_pieces, &p);
     return qkv_check(err);
 }

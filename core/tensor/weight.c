@@ -376,9 +376,9 @@ static int64_t panel_rows(int64_t k)
 static int64_t few_chunk(int64_t rows, int64_t n, int64_t k)
 {
     const double each = (double)rows * (double)k;
-    if (each * (double)n <= ALONE)
+    if (each * (double)n <= (double)ALONE)
         return n;
-    return ((int64_t)(CHUNK / each) + 4) / 4 * 4;
+    return ((int64_t)((double)CHUNK / each) + 4) / 4 * 4;
 }
 
 static bool few_product(product *p, qkv_error *err)

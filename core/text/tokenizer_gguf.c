@@ -162,7 +162,8 @@ static bool read_pieces(qkv_tokenizer *t, const qkv_gguf *g, qkv_error *err)
         return qkv_fail(err, QKV_EFORMAT, "%s is not a list of numbers",
                         types_key);
     for (int64_t id = 0; id < tokens.count; id++) {
-        const double type = typed ? qkv_gguf_next_number(&types) : NORMAL;
+        const double type = typed ? qkv_gguf_next_number(&types)
+                                  : (double)NORMAL;
         if (!put_piece(t, id, qkv_gguf_next_string(&tokens),
                        type >= 0 && type <= 6 ? (int)type : NORMAL, err))
             return false;

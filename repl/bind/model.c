@@ -313,6 +313,35 @@ void qkv_push_sites(lua_State *L, const qkv_stack *s, const char *pattern)
     qkv_push_site_names(L, s, mark);
 }
 
+/* "attn.hook_rot_q" -> "rot_q"; the module stays where the rest alone does not
+ * mean this site: "ln1.hook_scale" -> "ln1.scale". out [QKV_SITE_ROOM]. */
+static void short_name(char *out, qkv_site site, const qkv_stack *s)
+{
+    qkv_error err;
+    qkv_site meant;
+    int64_t layer;
+    const char *name = qkv_sites[site].name, *dot = strrchr(name, '.');
+    const char *rest = dot != NULL ? dot + 1 : name;
+    rest += strncmp(rest, "hook_", 5) == 0 ? 5 : 0;
+    if (qkv_site_find(&meant, &layer, s, rest, &err) && meant == site)
+        snprintf(out, QKV_SITE_ROOM, "%s", rest);
+    else
+        snprintf(out, QKV_SITE_ROOM, "%.*s%s",
+                 dot != NULL ? (int)(dot + 1 - name) : 0, name, rest);
+}
+
+void qkv_push_site_words(lua_State *L, const qkv_stack *s)
+{
+    qkv_push_sites(L, s, "*");
+    for (int i = 0; i < QKV_N_SITES; i++) {
+        char name[QKV_SITE_ROOM];
+        if (!qkv_site_is_there((qkv_site)i, s))
+            continue;
+        short_name(name, (qkv_site)i, s);
+        append(L, name);
+    }
+}
+
 QKV_DOC(model_sites, "m:sites([pattern]) -> names",
     "The names of the activations: all, or those that a pattern means: a\n"
     "full name in which * stands for anything, or a short one (\"pattern\").\n"
@@ -360,21 +389,27 @@ static int model_tostring(lua_State *L)
     return 1;
 }
 
-/* What Tab offers inside m:weight"..." and elsewhere in a model's strings. */
+/* What Tab offers inside m:weight"...", and inside the strings of methods that
+ * take names of sites. */
 static int model_complete(lua_State *L)
 {
+    static const char *const with_sites[] =
+        {"sites", "run", "generate", "hidden"};
     const qkv_model *m = qkv_test_class(L, 1, QKV_MODEL);
     const char *method = lua_tostring(L, 2);
-    if (m == NULL)
+    if (m == NULL || method == NULL)
         return 0;
-    if (method != NULL && strcmp(method, "weight") == 0)
+    if (strcmp(method, "weight") == 0) {
         push_weight_names(L, m);
-    else if (method != NULL && (strcmp(method, "sites") == 0
-                                || strcmp(method, "run") == 0))
-        qkv_push_sites(L, &m->stacks[0], "*");
-    else
-        return 0;
-    return 1;
+        return 1;
+    }
+    for (size_t i = 0; i < sizeof with_sites / sizeof *with_sites; i++) {
+        if (strcmp(method, with_sites[i]) == 0) {
+            qkv_push_site_words(L, &m->stacks[0]);
+            return 1;
+        }
+    }
+    return 0;
 }
 
 static int model_eq(lua_State *L)

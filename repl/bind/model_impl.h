@@ -40,6 +40,8 @@ void qkv_push_site_names(lua_State *L, const qkv_stack *s,
                          const uint8_t *mark);
 /* The same of all that a pattern matches. */
 void qkv_push_sites(lua_State *L, const qkv_stack *s, const char *pattern);
+/* The full names of all sites and the short ones: what Tab offers. */
+void qkv_push_site_words(lua_State *L, const qkv_stack *s);
 
 /* ---- input.c: from Lua's tables to a recipe ---- */
 /* A recipe in a userdata (pushed), which frees what it still holds. */

@@ -421,7 +421,8 @@ void qkv_bind_plot(lua_State *L)
     static const luaL_Reg functions[] = {
         {"draw", plot_draw}, {"installed", plot_installed},
         {"spell", plot_spell}, {"width", plot_width}, {"cut", plot_cut},
-        {"columns", plot_columns}, {"place", plot_place}, {"nearest", plot_nearest},
+        {"columns", plot_columns}, {"place", plot_place},
+        {"nearest", plot_nearest},
         {"terminal", plot_terminal}, {"encode", plot_encode},
         {"blocks", plot_blocks}, {"write", plot_write},
         {"write_new", plot_write_new}, {NULL, NULL}};

@@ -485,13 +485,13 @@ static int run_tostring(lua_State *L)
     return 1;
 }
 
-/* Site names, inside r"..." and r["..."]. */
+/* Names of sites, inside r"..." and r["..."]. */
 static int run_complete(lua_State *L)
 {
     const qkv_run_view *v = qkv_test_class(L, 1, QKV_RUN);
     if (v == NULL)
         return 0;
-    qkv_push_sites(L, qkv_run_stack(v->run), "*");
+    qkv_push_site_words(L, qkv_run_stack(v->run));
     return 1;
 }
 

@@ -3,7 +3,8 @@
 -- Each kind is a function draw(c, spec, x, y, w, h): it draws `spec` (checked
 -- and normalised by plot.lua) on canvas c (figure.lua) into the rectangle of
 -- w x h pixels at x, y; a grid gives each of its pictures such a rectangle.
--- sizes[kind](spec) is the size a picture would like to have.
+-- sizes[kind](spec) is the size a picture would like to have. Long, since it is
+-- seven short kinds that share their axes, legends and cells.
 
 local _, _, _, half <const> = ...
 local P <const> = half.plot
@@ -206,7 +207,7 @@ end
 
 charts.scatter = function(c, spec, x, y, w, h)
   local xs, ys = {}, {}
-  for i, p in ipairs(spec.points) do
+  for _, p in ipairs(spec.points) do
     if finite(p[1]) and finite(p[2]) then
       xs[#xs + 1], ys[#ys + 1] = {p[1]}, {p[2]}
     end
@@ -247,9 +248,8 @@ end
 
 -- Words (or numbers from 0) along an axis of cells, one every `pitch` pixels:
 -- every k-th of them so that `room` pixels are there for each that is shown.
--- A first and a last number say more than a thinned word: numbers get steps
--- of 1, 2, 5; words are thinned evenly.
-local function thin(n, pitch, room, words)
+-- Numbers go in steps of 1, 2, 5; words are thinned evenly.
+local function thin(pitch, room, words)
   local step = math.max(1, math.ceil(room / pitch))
   if not words then
     local unit = 1
@@ -277,15 +277,15 @@ local function cell_labels(names, n, pitch, across)
   local line = size * 1.15
   if not across then
     return {texts = texts, size = size, room = wide,
-            step = thin(n, pitch, line, names)}
+            step = thin(pitch, line, names)}
   end
   -- columns: upright when all fit side by side, else reading upward
   if wide + 6 <= pitch or not names then
     return {texts = texts, size = size, room = size + 2, upright = true,
-            step = thin(n, pitch, wide + 6, names)}
+            step = thin(pitch, wide + 6, names)}
   end
   return {texts = texts, size = size, room = wide,
-          step = thin(n, pitch, line, names)}
+          step = thin(pitch, line, names)}
 end
 
 local function draw_row_labels(c, l, n, left, top, pitch)
@@ -369,7 +369,9 @@ local function liked_cell(spec)
   local n, m = spec.n_rows, spec.n_cols
   if spec.texts then
     local wide = 0
-    for _, row in ipairs(spec.texts) do wide = math.max(wide, widest(row, 13)) end
+    for _, row in ipairs(spec.texts) do
+      wide = math.max(wide, widest(row, 13))
+    end
     return math.max(40, math.min(wide + 12, 120, 1300 / m)),
            math.max(12, math.min(math.max(26, 140 / n), 1100 / n))
   end
@@ -657,7 +659,7 @@ charts.bar = function(c, spec, x, y, w, h)
   local pitch = lie and math.abs(c:py(1) - c:py(0)) or c:px(1) - c:px(0)
   local room = lie and size * 1.2
     or (names and widest(names, size) + 6 or 30)
-  local step = thin(n, pitch, room, names)
+  local step = thin(pitch, room, names)
   for i = 1, n, step do
     local text = names and names[i] or tostring(i - 1)
     if lie then
@@ -730,6 +732,37 @@ end
 
 sizes.line = usual_size
 
+local MOST_ROWS <const> = 4000      -- of a line
+
+-- Rows {x, y, lo, hi} as they look on a page: of each k neighbours the lowest
+-- and the highest, in their order, with the outermost lo and hi. (Cairo takes
+-- a minute for a dense line of 200 000 points.)
+local function thin_rows(rows)
+  local k = math.ceil(#rows / (MOST_ROWS / 2))
+  if #rows <= MOST_ROWS then return rows end
+  local out = {}
+  for first = 1, #rows, k do
+    local low, high, lo, hi = nil, nil, math.huge, -math.huge
+    for i = first, math.min(first + k - 1, #rows) do
+      local r = rows[i]
+      if finite(r[2]) then
+        if not low or r[2] < rows[low][2] then low = i end
+        if not high or r[2] > rows[high][2] then high = i end
+      end
+      if finite(r[3]) then lo = math.min(lo, r[3]) end
+      if finite(r[4]) then hi = math.max(hi, r[4]) end
+    end
+    if not low then
+      out[#out + 1] = rows[first]   -- a gap
+    else
+      for _, i in ipairs {math.min(low, high), math.max(low, high)} do
+        out[#out + 1] = {rows[i][1], rows[i][2], lo, hi}
+      end
+    end
+  end
+  return out
+end
+
 charts.line = function(c, spec, x, y, w, h)
   local all, xs = {}, {}
   for i, s in ipairs(spec.series) do
@@ -766,7 +799,7 @@ charts.line = function(c, spec, x, y, w, h)
                     and not (i < last and finite(s.y[i + 1]))
       if alone and finite(v) then bare[#bare + 1] = {spec.x[i], v} end
     end
-    local d = c:data(rows)
+    local d = c:data(thin_rows(rows))
     if s.lo then
       under[#under + 1] = string.format("%s using 1:3:4 with filledcurves "
         .. "fillstyle transparent solid 0.18 noborder fc rgb '%s' notitle",
@@ -774,7 +807,7 @@ charts.line = function(c, spec, x, y, w, h)
     end
     over[#over + 1] = string.format("%s using 1:2 with lines lw 2.2 "
                                     .. "lc rgb '%s' notitle", d, colour)
-    if #bare > 0 then           -- a point between gaps is no line
+    if #bare > 0 and #bare <= MOST_ROWS then    -- alone between gaps
       over[#over + 1] = string.format("%s using 1:2 with points pt 7 ps "
         .. "%.3g lc rgb '%s' notitle", c:data(bare), c:points(6), colour)
     end

@@ -167,5 +167,8 @@ the signature is ""), by name; those whose name begins with a prefix.
 > qkv.docs("tensor.sum")[1].name == "tensor.sum"]],
 function(prefix)
   prefix = prefix or ""
+  if type(prefix) ~= "string" then
+    error("docs: a prefix of names expected, got a " .. type(prefix), 2)
+  end
   return records(function(r) return r.name:sub(1, #prefix) == prefix end)
 end)

@@ -1,22 +1,29 @@
 --[[ model.lua - what models and runs do in Lua
 
-Called with (qkv, doc, class, half). Hidden states of texts, pooled, and one position
-of every sequence of a batch: both are a few readings put together.
+Called with (qkv, doc, class, half). Hidden states of texts, pooled, and one
+position of every sequence of a batch: both are a few readings put together.
 ]]
 local qkv <const>, doc <const>, class <const>, half <const> = ...
 
 local model <const>, run <const> = class "model", class "run"
+local nearest <const> = half.plot.nearest
 
-local function check_options(options, names, fn)
+-- The options of a method, {} for none; one that is not in names is an error.
+local function check_options(fn, options, names)
+  if options ~= nil and type(options) ~= "table" then
+    error(("%s: options are a table, got a %s"):format(fn, type(options)), 3)
+  end
   local known = {}
   for _, name in ipairs(names) do known[name] = true end
-  for name in pairs(options) do
+  for name in pairs(options or {}) do
     if not known[name] then
-      local near = half.plot.nearest(tostring(name), names)
-      error(("%s: unknown option '%s'%s"):format(fn, tostring(name),
-        near and "; did you mean '" .. near .. "'?" or ""), 3)
+      local near = nearest(tostring(name), names)
+      error(("%s: unknown option '%s'; %s"):format(fn, tostring(name),
+        near and ("did you mean '%s'?"):format(near)
+        or "there are: " .. table.concat(names, ", ")), 3)
     end
   end
+  return options or {}
 end
 
 run.stack = doc("run.stack", "r:stack(site, {layer=, pos=}) -> tensor",
@@ -25,8 +32,7 @@ run.stack = doc("run.stack", "r:stack(site, {layer=, pos=}) -> tensor",
   .. "> m:run({{1, 2}, {3}}):stack(\"resid_post\", {layer = 0})"
   .. ":size(\"seq\") == 2",
   function(r, site, options)
-    options = options or {}
-    check_options(options, {"layer", "pos"}, "stack")
+    options = check_options("stack", options, {"layer", "pos"})
     local parts = {}
     for i = 0, #r - 1 do
       local one = #r > 1 and r:seq(i) or r
@@ -51,8 +57,8 @@ model.hidden = doc("model.hidden",
   .. "= true makes lengths 1.\n"
   .. "> m:hidden({{1, 2}, {3}}):size(\"d_model\") == m.config.d_model",
   function(m, texts, options)
-    options = options or {}
-    check_options(options, {"site", "layer", "pool", "normalize"}, "hidden")
+    options = check_options("hidden", options,
+                            {"site", "layer", "pool", "normalize"})
     local site = options.site
     if not site then
       site = m.config.layout == "post-norm" and "normalized_resid_post"
@@ -63,12 +69,15 @@ model.hidden = doc("model.hidden",
       error(("hidden: pool '%s' is not one of mean, cls, last, none"):format(
         tostring(how)), 2)
     end
-    local names <const> = m:sites(site)
-    local name <const> = names[layer < 0 and #names + layer + 1 or layer + 1]
-    if not name then
-      error(("hidden: layer %s of %d: 0 to %d, or -1 to -%d from the end")
-        :format(layer, #names, #names - 1, #names), 2)
+    local n_layers <const> = m.config.n_layers
+    if math.type(layer) ~= "integer" or layer < -n_layers
+       or layer >= n_layers then
+      error(("hidden: layer %s of %d: layers run 0..%d"):format(
+        tostring(layer), n_layers, n_layers - 1), 2)
     end
+    local names <const> = m:sites(site)         -- one, or one a layer
+    local name <const> = names[#names == 1 and 1
+                               or layer % n_layers + 1]
     local r <const> = m:run(texts, {names = {name}, logits = false})
     local out = {}
     for i = 0, #r - 1 do

@@ -3,7 +3,8 @@
 -- Checks and normalises what it is given, and keeps a plot as plain tables;
 -- charts.lua lays it out, figure.lua writes the gnuplot script, sketch.lua
 -- draws with letters, and the C half (repl/bind/plot.c) runs gnuplot. Every
--- picture is drawn from the very script that :save("x.gp") writes.
+-- picture is drawn from the very script that :save("x.gp") writes. Long, since
+-- each kind's help text and checks stand beside it.
 
 local qkv <const>, doc <const>, class <const>, half <const> = ...
 local P <const> = half.plot

@@ -222,7 +222,9 @@ local function canvas(w, h)
     local out = {}
     for y = 0, h - 1 do
       local line = {}
-      for x = 0, w - 1 do line[x + 1] = utf8.char(0x2800 + (bits[y][x] or 0)) end
+      for x = 0, w - 1 do
+        line[x + 1] = utf8.char(0x2800 + (bits[y][x] or 0))
+      end
       out[y + 1] = table.concat(line)
     end
     return out

@@ -1,6 +1,17 @@
 -- topics.lua - pages of the help that belong to no function
 local _, doc = ...
 
+doc("start", "", [[
+`qkv smollm2` opens a model as `m`; m = qkv.open(path) does so at the prompt.
+Run a text, and every activation has a name: m:sites() lists them. The last
+value is `_`; ?m:run tells more, and so does ? before any other name.
+> m
+> r = m:run "one two three"
+> r:top(5)
+> r("pattern", 3)
+> r:plot_attention(3)
+> m:generate("one two", {n = 10})]])
+
 doc("indices", "", [[
 Layers, heads, positions, tokens and tensor axes count from 0, as in papers
 and in the names of hooks; Lua tables count from 1, as Lua does.
@@ -47,9 +58,16 @@ and renamed when it is whole.]])
 doc("errors", "", [[
 Every error is one sentence that says what was wrong, with the value, and what
 was expected; the session goes on with nothing lost. Misspelt options, fields
-and names are errors that offer the nearest name. Ctrl-C stops a computation
-within a tenth of a second with the error "interrupted"; a call inside LAPACK
-(svd, eigh, solve, ...) or in Lua's string matching ends first.]])
+and names are errors that offer the nearest name. How a computation is stopped:
+help "interrupt".]])
+
+doc("interrupt", "", [[
+Ctrl-C stops whatever runs, within a tenth of a second, with the error
+"interrupted", and the prompt is there again; at the prompt it gives up the
+line. Three calls cannot be stopped half-way and end first: one of LAPACK (svd,
+pca, eigh, qr, cholesky, solve, lstsq of a large matrix), one of Lua's string
+library (find, rep of a long text), one table.sort. A third Ctrl-C does not
+wait for them: it ends the program.]])
 
 doc("numbers", "", [[
 Tensors hold float32: about seven digits. Lua's own numbers are float64, so a

@@ -20,6 +20,8 @@ local folder <const> = "plots"
 os.execute("mkdir -p " .. folder)
 
 local function say(form, ...) print(form:format(...)) end
+-- A token's piece in quotes, to show its spaces.
+local function quoted(piece) return '"' .. piece:gsub("\n", "\\n") .. '"' end
 local function heading(text) print("\n== " .. text) end
 local function draw(plot, file)
   local ok, message = pcall(plot.save, plot, folder .. "/" .. file)
@@ -37,14 +39,13 @@ print("   " .. table.concat(r.pieces, "|"))
 
 heading "the next token"
 for _, t in ipairs(r:top(5)) do
-  say("   %-12s %6.2f %%", t.piece, 100 * t.prob)
+  say("   %-12s %6.2f %%", quoted(t.piece), 100 * t.prob)
 end
 out.next, out.prob = r:top(1)[1].piece, r:top(1)[1].prob
 
-heading "attention: layer 0, and what its heads look at"
 local layer <const> = math.min(3, m.config.n_layers - 1)
-local pattern <const> = r("pattern", layer)
-print("   ", pattern)
+heading("attention: what the heads of layer " .. layer .. " look at")
+print("   " .. tostring(r("pattern", layer)))
 draw(r:plot_attention(layer), "attention.png")
 
 heading "heads that look back: previous token, induction"
@@ -118,15 +119,16 @@ local worst = 1
 for h = 2, heads do
   if math.abs(effect[h]) > math.abs(effect[worst]) then worst = h end
 end
-say("   layer %d: head %d changes the logit of '%s' by %+.3f", some, worst - 1,
-    target.piece, effect[worst])
+say("   layer %d: without head %d the logit of %s changes by %+.3f", some,
+    worst - 1, quoted(target.piece), effect[worst])
 out.effect = effect[worst]
 
 heading "logit lens"
 local lens <const> = r:lens(1)
 for l = 1, #lens, math.max(1, #lens // 6) do
   local t <const> = lens[l][#lens[l]][1]
-  say("   after layer %2d: %-12s %6.2f %%", l - 1, t.piece, 100 * t.prob)
+  say("   after layer %2d: %-12s %6.2f %%", l - 1, quoted(t.piece),
+      100 * t.prob)
 end
 local last <const> = lens[#lens][#lens[#lens]][1]
 out.lens = last.piece

@@ -388,7 +388,7 @@ static void test_products_nan(void)
             for (int r = 0; r < X; r++)
                 for (int i = 0; i < N; i++)
                     near("with NaN", r * N + i, (double)out[r * N + i],
-                         r == 2 ? nan : i == 3 ? inf : D, 0);
+                         r == 2 ? nan : i == 3 ? inf : (double)D, 0);
         }
 }
 

@@ -58,14 +58,14 @@ static void test_spell(void **state)
         {"\xf4\x90\x80\x80", 4, true, "\\xF4\\x90\\x80\\x80"},
         {"\xff", 1, true, "\\xFF"},
         {"\u00e9", 2, true, "\u00e9"},
-        {"\u03b1", 2, true, "\\u{3B1}"},            /* no font of covers_latin */
+        {"\u03b1", 2, true, "\\u{3B1}"},        /* beyond covers_latin */
         {"\U0001f9e0", 4, true, "\\u{1F9E0}"},
         {"\u200b", 3, true, "\\u{200B}"},           /* zero width */
         {"\u202e", 3, true, "\\u{202E}"},           /* right to left */
         {"\u00a0", 2, true, "\\u{A0}"},
         {"\u0378", 2, true, "\\u{378}"},            /* unassigned */
         {"\ue000", 3, true, "\\u{E000}"},           /* private */
-        {"\u0301e", 3, true, "\\u{301}e"},          /* nothing to combine with */
+        {"\u0301e", 3, true, "\\u{301}e"},       /* nothing to combine with */
     };
     (void)state;
     for (size_t i = 0; i < COUNT(rows); i++) {

@@ -80,36 +80,43 @@ static void assert_nothing_left(int descriptors, size_t bytes)
 
 static void test_fakes(void **state)
 {
+    enum { LITTLE = 400, MUCH = 7000 };     /* ms */
     static const struct {
-        const char *name, *body;    /* NULL: there is no such program */
+        const char *name;
+        int patience;               /* ms */
+        const char *body;           /* NULL: there is no such program */
         qkv_code code;
         const char *says;
     } rows[] = {
-        {"missing", NULL, QKV_ENOTFOUND, "apt-get install gnuplot-nox"},
-        {"ends", "exit 0\n", QKV_EIO, "ended (exit status 0), without a word"},
-        {"fails", "echo 'libcairo.so.2: cannot open' >&2\nexit 127\n", QKV_EIO,
+        {"missing", MUCH, NULL, QKV_ENOTFOUND, "apt-get install gnuplot-nox"},
+        {"ends", MUCH, "exit 0\n", QKV_EIO,
+         "ended (exit status 0), without a word"},
+        {"fails", MUCH, "echo 'libcairo.so.2: cannot open' >&2\nexit 127\n",
+         QKV_EIO,
          "ended (exit status 127); it said: libcairo.so.2: cannot open"},
-        {"killed", "kill -9 $$\n", QKV_EIO, "killed by signal 9"},
-        {"hangs", "sleep 100\n", QKV_EIO, "gave no answer in 0.4 s"},
-        {"ignores signals", "trap '' TERM INT HUP\nwhile :; do sleep 9; done\n",
-         QKV_EIO, "gave no answer"},
-        {"does not listen", "exec 0<&-\necho deaf\nsleep 100\n", QKV_EIO,
-         "gave no answer in 0.4 s and was stopped; it said: deaf"},
-        {"echoes", "cat\n", QKV_EIO, "gave no answer"},
-        {"floods", "yes flood\n", QKV_EIO, "talks without end"},
-        {"half a mark", "printf '\\001QKV 1 '\nsleep 100\n", QKV_EIO,
+        {"killed", MUCH, "kill -9 $$\n", QKV_EIO, "killed by signal 9"},
+        {"hangs", LITTLE, "sleep 100\n", QKV_EIO, "gave no answer in 0.4 s"},
+        {"ignores signals", LITTLE,
+         "trap '' TERM INT HUP\nwhile :; do sleep 9; done\n", QKV_EIO,
          "gave no answer"},
-        {"wrong mark", MARK("7", " pngcairo ") "sleep 100\n", QKV_EIO,
+        {"does not listen", LITTLE, "exec 0<&-\necho deaf\nsleep 100\n",
+         QKV_EIO, "gave no answer in 0.4 s and was stopped; it said: deaf"},
+        {"echoes", LITTLE, "cat\n", QKV_EIO, "gave no answer"},
+        {"floods", MUCH, "yes flood\n", QKV_EIO, "talks without end"},
+        {"half a mark", LITTLE, "printf '\\001QKV 1 '\nsleep 100\n", QKV_EIO,
          "gave no answer"},
-        {"lacks the terminal", MARK("1", " dumb ") "sleep 100\n",
+        {"wrong mark", LITTLE, MARK("7", " pngcairo ") "sleep 100\n", QKV_EIO,
+         "gave no answer"},
+        {"lacks the terminal", LITTLE, MARK("1", " dumb ") "sleep 100\n",
          QKV_EUNSUPPORTED, "without its terminal 'pngcairo'"},
-        {"NUL in the mark", "printf '\\001QKV 1 \\000x\\002'\nsleep 100\n",
+        {"NUL in the mark", LITTLE,
+         "printf '\\001QKV 1 \\000x\\002'\nsleep 100\n",
          QKV_EUNSUPPORTED, "pngcairo"},
-        {"dies at work", MARK("1", " pngcairo ") "read a\nexit 5\n", QKV_EIO,
-         "ended (exit status 5)"},
-        {"says an error", ANSWERS(" pngcairo ", "1 no such thing"),
+        {"dies at work", LITTLE, MARK("1", " pngcairo ") "read a\nexit 5\n",
+         QKV_EIO, "ended (exit status 5)"},
+        {"says an error", LITTLE, ANSWERS(" pngcairo ", "1 no such thing"),
          QKV_EINVAL, "gnuplot: no such thing"},
-        {"draws nothing", ANSWERS(" pngcairo ", "0 "), QKV_EIO,
+        {"draws nothing", LITTLE, ANSWERS(" pngcairo ", "0 "), QKV_EIO,
          "gnuplot drew nothing"},
     };
     (void)state;
@@ -120,7 +127,8 @@ static void test_fakes(void **state)
         unlink(FAKE);
         if (rows[i].body != NULL)
             write_fake(rows[i].body);
-        const qkv_plot_options options = {.program = FAKE, .timeout_ms = 400};
+        const qkv_plot_options options = {.program = FAKE,
+                                          .timeout_ms = rows[i].patience};
         qkv_error err = {0};
         qkv_text picture = {0};
         qkv_plot *p = qkv_plot_new(&options, &err);

@@ -106,6 +106,18 @@ if gnuplot then
   check.yes(not listing(DIR):find "gp_image", "no side file")
 end
 
+-- a line of very many points keeps its extremes
+do
+  local y = {}
+  for i = 1, 100000 do y[i] = math.sin(i) end
+  y[77777], y[33333] = 5, -7
+  local script = plot.line(y, {band = y}):render "gp"
+  local _, rows = script:gsub("\n[%d.]+ ", "")
+  check.yes(rows > 2000 and rows < 5000, "rows of a long line: " .. rows)
+  check.yes(script:find "\n77776 5 " and script:find "\n33332 %-7 ",
+            "the peaks are there")
+end
+
 ---- scripts that run by themselves ----
 
 for _, k in ipairs(kinds) do

@@ -83,6 +83,14 @@ check.equal(batch:seq(1).logits.shape, {1, c.d_vocab}, "lengths differ")
 check.equal(batch:stack("resid_post", {layer = 1}).shape, {3, c.d_model},
             "stack")
 check.equal(m:hidden({prompt, {5}}).shape, {2, c.d_model}, "hidden")
+check.equal(m:hidden({prompt}, {site = "embed"}).shape, {1, c.d_model},
+            "hidden, before the layers")
+check.error(function() m:hidden({prompt}, {layr = 1}) end,
+            "unknown option 'layr'; did you mean 'layer'?", "hidden's options")
+check.error(function() m:hidden({prompt}, {layer = 99}) end,
+            "layer 99 of " .. c.n_layers, "hidden's layers")
+check.error(function() m:hidden({prompt}, "mean") end, "options are a table",
+            "hidden's option")
 check.near(m:hidden({prompt, {5}}, {normalize = true}):norm("d_model"),
            {1, 1}, 1e-5, "hidden, normalised")
 

@@ -58,6 +58,8 @@ echo 'local t <close> = setmetatable({}, {__close = function()
 echo 'error({code = 7})' >object.lua
 echo 'x = = 1' >syntax.lua
 echo 'io.stderr:write(io.read("a"))' >reads-stdin.lua
+echo "local m = qkv.open(arg[1])
+m:hidden()" >inside.lua
 
 row version 0 "qkv *Lua 5.4*Readline*GPL*" '' "$QKV" --version
 row help 0 'usage: qkv *--no-init*' '' "$QKV" --help
@@ -68,6 +70,24 @@ row 'expression' 0 2 '' "$QKV" -e '1 + 1'
 row 'statement' 0 '' '' "$QKV" -e 'x = 1'
 row 'statements in order' 0 '4
 "s"' '' "$QKV" -e 'x = 3' -e 'x + 1' -e '"s"'
+row 'lines each show their value' 0 '2
+4
+"A"
+1' '' "$QKV" -e '1 + 1
+
+-- a comment
+math.floor(4.5)
+s = ("a")
+  :upper()
+s
+print
+(1)'
+row 'lines up to a wrong one' 1 '"A"' "*unexpected symbol near '='" \
+    "$QKV" -e 's = ("a")
+  :upper()
+s
+x = = 1
+2'
 row 'failed statement ends' 1 '1' 'qkv: bad' \
     "$QKV" -e 1 -e 'error("bad", 0)' -e 2
 row 'strict statement' 1 '' "qkv: no global 'prnit'; did you mean 'print'?" \
@@ -86,6 +106,9 @@ row 'error object' 1 '' 'qkv: (error object is a table value)' \
     "$QKV" object.lua
 row 'syntax' 1 '' "qkv: syntax.lua:1: unexpected symbol near '='" \
     "$QKV" syntax.lua
+row 'an error inside of a Lua half is where that was called' 1 '' \
+    'qkv: inside.lua:2: input is a nil: *' \
+    "$QKV" inside.lua "$srcdir/data/tiny.gguf"
 row 'undefined global' 1 '' "qkv: reads.lua:1: no global 'undefned'*" \
     "$QKV" reads.lua
 row 'global in a function' 1 '' \

@@ -130,6 +130,14 @@ def test_banner_and_end():
     equal(session.leave(), 0)
 
 
+def test_banner_with_a_model():
+    session = Session(os.environ["srcdir"] + "/data/tiny.gguf")
+    session.expect("tiny random model  llama")
+    session.expect('help "start"')
+    session.expect(PROMPT)
+    equal(session.leave(), 0)
+
+
 def test_quit():
     session = opened()
     session.type(":quit\r")
@@ -392,6 +400,43 @@ def test_tab_asks_the_receiver():
     session.type(CTRL_C)
     session.expect(PROMPT)
     session.enter("called", "false")
+    equal(session.leave(), 0)
+
+
+def offered(session, typed, *words):
+    """Tab after `typed`, twice, shows these words; the line is given up."""
+    session.type(typed + "\t\t")
+    for word in words:
+        session.expect(word)
+    session.type(CTRL_C)
+    session.expect(PROMPT)
+
+
+def becomes(session, typed, line):
+    """One Tab makes this of what was typed, and nothing stands behind it."""
+    session.type(typed + "\t|")
+    session.expect(line + "|")
+    session.type(CTRL_C)
+    session.expect(PROMPT)
+
+
+def test_tab_sites():
+    session = opened(os.environ["srcdir"] + "/data/tiny.gguf")
+    session.enter("r = m:run {1, 2, 3}")
+    becomes(session, 'r("patt', 'r("pattern"')
+    becomes(session, "r['ln1.norm", "r['ln1.normalized'")
+    becomes(session, 'm:run("x", {names = "rot_q',
+            'm:run("x", {names = "rot_q"')
+    becomes(session, 'm:run("x", {edits = {{site = "resid_m',
+            'm:run("x", {edits = {{site = "resid_mid"')
+    # full names come part by part, and only the last one closes the string
+    becomes(session, 'r("blo', 'r("blocks.')
+    offered(session, 'r("blocks.', "0.  1.  2.  3.")
+    becomes(session, 'm:sites "blocks.2.att', 'm:sites "blocks.2.attn.')
+    becomes(session, 'r("blocks.2.attn.hook_patt',
+            'r("blocks.2.attn.hook_pattern"')
+    becomes(session, 'm:weight "blocks.1.mlp.W_g',
+            'm:weight "blocks.1.mlp.W_gate"')
     equal(session.leave(), 0)
 
 

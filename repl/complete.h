@@ -5,7 +5,7 @@
  * ':' that begins the line. Inside a string: what the receiver offers, if its
  * metatable has a C function __complete(value, method, prefix) -> list of
  * strings (method: the one being called, nil when the value itself is called
- * or indexed), else names of files.
+ * or indexed), names with dots part by part; else names of files.
  *
  * Looking must not change anything: tables are read raw, and of __index and
  * __complete only C functions are called, which are our own.

@@ -74,6 +74,28 @@ local function group_page(group)
   return list_of(group .. ":", list)
 end
 
+local function pages_of(list)
+  local pages = {}
+  for i, record in ipairs(list) do pages[i] = page_of(record) end
+  return table.concat(pages, "\n\n")
+end
+
+-- What signatures write so: the page of "r:top" or "m.config"; for "r", all
+-- that is written of an r. nil if nothing.
+local function written_page(name)
+  local wanted = name:gsub(":", ".")
+  local function found(pattern)
+    return records(function(r)
+      local head = r.signature:match "^[%w_.:]+"
+      return head and head:gsub(":", "."):match(pattern) == wanted
+    end)
+  end
+  local list = found "^.*$"
+  if #list > 0 then return pages_of(list) end
+  list = found "^(.*)%."
+  return #list > 0 and list_of(name .. ":", list) or nil
+end
+
 -- Records whose last name is near to a word, the nearest first.
 local function near(word)
   local most = math.max(1, #word // 3)
@@ -98,17 +120,14 @@ local function about(word)
   end)
 end
 
--- Of a name: its record, all of that last name, a group, or what is like it.
+-- Of a name: its record, all of that last name, a group, what signatures write
+-- so, or what is like it.
 local function name_page(name)
   if docs[name] then return page_of(docs[name]) end
   local same = records(function(r) return r.name:match "[^.]*$" == name end)
-  if #same > 0 then
-    local pages = {}
-    for i, record in ipairs(same) do pages[i] = page_of(record) end
-    return table.concat(pages, "\n\n")
-  end
-  local group = group_page(name)
-  if group then return group end
+  if #same > 0 then return pages_of(same) end
+  local page = group_page(name) or written_page(name)
+  if page then return page end
   local parts = {("nothing is called '%s'"):format(name)}
   local guesses = near(name)
   if #guesses > 0 then
@@ -116,7 +135,7 @@ local function name_page(name)
     for i = 1, math.min(#guesses, 5) do names[i] = guesses[i].name end
     parts[1] = parts[1] .. "; near: " .. table.concat(names, ", ")
   end
-  local mentions = about(name)
+  local mentions = #name < 3 and {} or about(name)  -- few letters are anywhere
   if #mentions > 0 then
     parts[2] = list_of(("about '%s':"):format(name), mentions)
   end

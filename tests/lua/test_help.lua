@@ -51,4 +51,12 @@ for _, class in ipairs {"tensor", "model", "run", "tokenizer"} do
     check.yes(docs[class .. "." .. name], class .. "." .. name)
   end
 end
+
+-- Names as signatures write them are found without such a value.
+for _, row in ipairs {{"r:top", "^r:top%("}, {"m.config", "^m%.config"},
+                      {"r", "^r:\n.*r:surprisal"}, {"topk", "^t:topk%("},
+                      {"xq", "^nothing is called 'xq'[^\n]*$"}} do
+  local page <const> = qkv.help_text(row[1])
+  check.yes(page:find(row[2]), "help of " .. row[1] .. ": " .. page)
+end
 check.done()

@@ -24,13 +24,14 @@ typedef enum source { TEXTS, TWICE, FOUR_TIMES, N_SOURCES } source;
 #define HEAD_SCORES(SCORE) \
     SCORE(induction, TWICE, FOLLOWING, PER_QUERY, \
         "TransformerLens's induction stripe: on random tokens A twice, the\n" \
-        "attention from a token of the second A to the one after its first\n" \
-        "occurrence, p(q, q - (|A| - 1)), mean over the second A. 0 to 1.") \
+        "attention from a token of the second A to the one after its\n" \
+        "first occurrence, p(q, q - (|A| - 1)), mean over the second A:\n" \
+        "0 to 1.") \
     SCORE(prefix_matching, FOUR_TIMES, FOLLOWING, PER_ENTRY, \
-        "Olsson et al. 2022: on 25 random tokens four times, the mean of all\n" \
-        "entries of the pattern from a token to those that followed its\n" \
-        "earlier occurrences. A query has up to three such keys, so a perfect\n" \
-        "head reaches 0.5.") \
+        "Olsson et al. 2022: on 25 random tokens four times, the mean of\n" \
+        "all entries of the pattern from a token to those that followed\n" \
+        "its earlier occurrences. A query has up to three such keys, so a\n" \
+        "perfect head reaches 0.5.") \
     SCORE(previous, TEXTS, PREVIOUS, PER_QUERY, \
         "Attention to the token before.") \
     SCORE(first, TEXTS, FIRST, PER_QUERY, \
@@ -38,12 +39,12 @@ typedef enum source { TEXTS, TWICE, FOUR_TIMES, N_SOURCES } source;
     SCORE(self, TEXTS, SELF, PER_QUERY, \
         "Attention of a token to itself.") \
     SCORE(duplicate, TEXTS, DUPLICATE, PER_QUERY, \
-        "Attention to earlier occurrences of the query's token, mean over the\n" \
-        "queries that have one; nan where no text repeats a token.") \
+        "Attention to earlier occurrences of the query's token, mean over\n" \
+        "the queries that have one; nan where no text repeats a token.") \
     SCORE(following, TEXTS, FOLLOWING, PER_QUERY, \
         "Attention to the tokens that followed earlier occurrences of the\n" \
-        "query's token: induction in the texts; the same as induction when\n" \
-        "there are none.") \
+        "query's token: induction in the texts; the same as induction\n" \
+        "when there are none.") \
     SCORE(entropy, TEXTS, ENTROPY, PER_QUERY, \
         "Entropy of the pattern's rows, in bits.") \
     SCORE(distance, TEXTS, DISTANCE, PER_QUERY, \
@@ -161,7 +162,8 @@ static bool read_request(lua_State *L, request *r, qkv_model *m)
                    .seed = qkv_option_integer(L, 2, "seed", 0),
                    .measure = read_measure(L, 2)};
     const int64_t n = read_count(L, 2, "n", 10, 100000);
-    r->length = read_count(L, 2, "length", fitting(m, 50, 2, r->bos), INT32_MAX);
+    r->length = read_count(L, 2, "length", fitting(m, 50, 2, r->bos),
+                           INT32_MAX);
     r->prefix_length = fitting(m, 25, 4, r->bos);
     const bool special = qkv_option_boolean(L, 2, "special", true);
     const bool texts = lua_getfield(L, 2, "texts") != LUA_TNIL;
@@ -209,24 +211,22 @@ static void set_score(lua_State *L, int h, const qkv_heads *heads,
     lua_setfield(L, h + 2, scores[i].name);
 }
 
-QKV_DOC(qkv_heads, "qkv.heads(m [, {texts=, n=, length=, seed=, bos=, special=, "
-        "measure=}]) -> h",
+QKV_DOC(qkv_heads, "qkv.heads(m [, opts]) -> h",
     "What the attention heads of a model do: tensors [layer, head] named\n"
-    "induction, prefix_matching (on random tokens, repeated), previous, first,\n"
-    "self, duplicate, following, entropy, distance (on texts, or else on the\n"
-    "same random tokens). Each is a mean over sequences; h.sd.induction is its\n"
-    "standard deviation over them and h.n.induction how many there were.\n"
-    "Query 0, which can only see itself, is left out everywhere.\n"
-    "texts: inputs as for m:run, to which special belongs. n (10) sequences of\n"
-    "length (50) random tokens twice, and n of 25 four times (fewer where the\n"
-    "context is short), drawn with seed (0), all different, no special token\n"
-    "among them nor any of the first and last 2 % of ids. bos: what stands in\n"
-    "front of them: true (the model's own, the default where it has one),\n"
-    "false, or an id; attention to position 0 depends on it.\n"
-    "measure, of previous, duplicate and following in the texts: \"query\", the\n"
-    "mean over queries that have such a key; \"entry\", over pairs; \"mul\" and\n"
-    "\"abs\", those of TransformerLens's detect_head.\n"
-    "h:top(name, k) lists heads, h:plot(name) draws the map.\n"
+    "induction and prefix_matching, on random tokens that are repeated, and\n"
+    "previous, first, self, duplicate, following, entropy and distance, on\n"
+    "texts, or else on the same random tokens. Each is a mean over sequences;\n"
+    "h.sd.induction is its standard deviation over them and h.n.induction how\n"
+    "many there were. Query 0, which can only see itself, is left out.\n"
+    "Options: texts (inputs as for m:run, to which special belongs); n (10)\n"
+    "sequences of length (50) random tokens twice, and n of 25 four times,\n"
+    "fewer where the context is short, drawn with seed (0): all different, no\n"
+    "special token among them, nor any of the first and last 2 % of ids; bos,\n"
+    "what stands in front of them: true (the model's own, the default where\n"
+    "it has one), false, or an id; measure, of previous, duplicate and\n"
+    "following in texts: \"query\", the mean over queries that have a key;\n"
+    "\"entry\", over pairs; \"mul\" and \"abs\", those of TransformerLens's\n"
+    "detect_head. h:top(name, k) lists heads, h:plot(name) draws the map.\n"
     "> h = qkv.heads(m, {n = 2, length = 8, seed = 1})\n"
     "> h.induction:size(\"layer\") == m.config.n_layers\n"
     "> h.sd.induction:size(\"head\") == m.config.n_heads\n"
@@ -283,12 +283,13 @@ HEAD_SCORES(SCORE)
 #undef SCORE
 QKV_DOC(heads_sd, "h.sd -> {induction=, ...}",
     "Standard deviation (n - 1) of each score over sequences: tensors\n"
-    "[layer, head]. Divided by the square root of h.n it is the standard error\n"
-    "of the mean.\n"
+    "[layer, head]. Divided by the square root of h.n it is the standard\n"
+    "error of the mean.\n"
     "> qkv.heads(m, {n = 2, length = 8}).sd.previous:min() >= 0");
 QKV_DOC(heads_n, "h.n -> {induction=, ...}",
     "How many sequences each score is the mean of.\n"
-    "> qkv.heads(m, {n = 1, length = 8, texts = {\"a b\", \"c d\"}}).n.self == 2");
+    "> qkv.heads(m, {n = 1, length = 8, texts = {{1, 2}, {3, 4}}}).n.self == 2"
+    );
 QKV_DOC(heads_bos, "h.bos -> id or false",
     "What stood in front of the random tokens.\n"
     "> qkv.heads(m, {n = 1, length = 8, bos = false}).bos == false");

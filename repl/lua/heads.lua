@@ -22,18 +22,20 @@ local function check_name(h, name, fn)
         table.concat(NAMES, ", ")), 3)
 end
 
--- "<|im_start|> + 50 random tokens twice, seed 0"
-local function source_of(h, name)
+-- "50 random tokens twice, after <|im_start|>, seed 0"; shorter for a picture
+local function source_of(h, name, short)
   local four <const> = name == "prefix_matching"
   if h.texts and name ~= "induction" and not four then return "texts" end
-  local bos = h.bos and "token " .. h.bos .. " and " or "no BOS, "
-  if h.bos then
+  local bos = short and "BOS" or h.bos and "token " .. h.bos
+  if not h.bos then
+    bos = "no BOS"
+  elseif not short then
     local ok <const>, piece = pcall(h.model.pieces, h.model, {h.bos})
-    if ok then bos = piece[1] .. " and " end
+    bos = "after " .. (ok and piece[1] or bos)
   end
-  return ("%s%d random tokens %s, seed %d"):format(bos,
-    four and h.prefix_length or h.length, four and "four times" or "twice",
-    h.seed)
+  return ("%d %s %s, %s, seed %d"):format(
+    four and h.prefix_length or h.length, short and "tokens" or "random tokens",
+    four and "four times" or "twice", bos, h.seed)
 end
 
 heads.top = doc("heads.top", "h:top(name [, k]) -> list",
@@ -60,8 +62,8 @@ heads.plot = doc("heads.plot", "h:plot(name [, opts]) -> plot",
       or (name:gsub("^%l", string.upper):gsub("_", " "))
     given.xlabel, given.ylabel = given.xlabel or "head", given.ylabel or "layer"
     given.label = given.label or UNITS[name] or "attention"
-    given.note = given.note or ("mean of n = %d: %s"):format(h.n[name],
-                                                             source_of(h, name))
+    given.note = given.note
+      or ("n = %d: %s"):format(h.n[name], source_of(h, name, true))
     if not UNITS[name] and not given.range and score:min() >= 0 then
       given.range = {0, 1}
     end
@@ -71,7 +73,7 @@ heads.plot = doc("heads.plot", "h:plot(name [, opts]) -> plot",
 -- The three best heads of each score, mean and sd.
 function meta.__tostring(h)
   local c <const> = h.model.config
-  local lines = {("heads  %s  %d layers x %d heads  mean ± sd over n sequences")
+  local lines = {("heads  %s  %d layers x %d heads  mean ± sd of n sequences")
                  :format(h.model.name, c.n_layers, c.n_heads)}
   local shown
   for _, name in ipairs(NAMES) do

@@ -159,6 +159,7 @@ void qkv_bind_geometry(lua_State *L);
 void qkv_bind_tokenizer(lua_State *L);
 void qkv_bind_model(lua_State *L);
 void qkv_bind_run(lua_State *L);
+void qkv_bind_heads(lua_State *L);
 void qkv_bind_plot(lua_State *L);
 void qkv_bind_sweep(lua_State *L);
 void qkv_bind_memory(lua_State *L);

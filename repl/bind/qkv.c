@@ -45,6 +45,7 @@ int luaopen_qkv(lua_State *L)
     qkv_bind_geometry(L);
     qkv_bind_model(L);
     qkv_bind_run(L);
+    qkv_bind_heads(L);
     qkv_bind_plot(L);
     qkv_bind_sweep(L);
     qkv_bind_memory(L);

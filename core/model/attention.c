@@ -1,16 +1,21 @@
 /*
  * attention.c - scores, pattern, mixture: see attention.h
  *
- * Work is cut into pieces of one head and up to BLOCK queries. A piece of a
- * few queries uses the row kernels (kernel.h: scores, mix), a larger one a
- * sgemm a tile; which one depends on the number of queries alone, so that
- * fused and open give the same bits.
+ * Open, work is cut into pieces of one head and up to BLOCK queries. A piece
+ * of a few queries uses the row kernels (kernel.h: scores, mix), a larger one
+ * a product a tile.
+ *
+ * Fused, a piece is one key head and a block of the queries that read it: all
+ * heads of its group at a query, then those at the next, so that keys and
+ * values are loaded once for the group (kernel.h: attend). With a few queries
+ * most lanes of that would idle; they go the open way, a head at a time.
  */
 #include "config.h"
 
 #include "model/attention.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/interrupt.h"
 #include "base/parallel.h"
@@ -20,6 +25,7 @@
 enum {
     BLOCK = 32,                 /* queries of a piece */
     FEW = 4,                    /* up to so many: row by row */
+    FEW_IN_GROUP = 8,           /* (query, head) pairs of a key head: the same */
     SMALL = 1 << 17             /* multiply-adds that are not worth a thread */
 };
 
@@ -143,6 +149,11 @@ static void piece_mix(const qkv_attention *a, const piece *w, float *z,
     }
 }
 
+static int64_t open_pieces(const qkv_attention *a)
+{
+    return a->n_heads * n_blocks(a);
+}
+
 /* ---- all pieces, on the pool ---- */
 
 typedef struct work {
@@ -154,10 +165,10 @@ typedef struct work {
     int64_t piece_room;
 } work;
 
-static bool each_piece(qkv_body *body, work *w, qkv_error *err)
+static bool each_piece(qkv_body *body, int64_t pieces, work *w,
+                       qkv_error *err)
 {
     const qkv_attention *a = w->a;
-    const int64_t pieces = a->n_heads * n_blocks(a);
     const int64_t sight = a->window > 0 && a->window < a->n_keys ? a->window
         : a->n_keys;
     const int64_t adds = a->n_heads * a->n_queries * sight * a->d_head;
@@ -172,7 +183,19 @@ static float *scores_at(const qkv_scores *s, const piece *p)
     return s->data + p->h * s->head_stride + p->i0 * s->query_stride;
 }
 
-static void fused_body(void *context, int64_t begin, int64_t end, int thread)
+/* ---- fused ---- */
+
+static int64_t group_of(const qkv_attention *a)
+{
+    return a->n_heads / a->n_kv_heads;
+}
+
+static bool is_few(const qkv_attention *a)
+{
+    return a->n_queries * group_of(a) <= FEW_IN_GROUP;
+}
+
+static void few_body(void *context, int64_t begin, int64_t end, int thread)
 {
     const work *w = context;
     float *s = w->scratch + thread * w->piece_room;
@@ -185,10 +208,104 @@ static void fused_body(void *context, int64_t begin, int64_t end, int thread)
     }
 }
 
+/* Pairs [r0, r1) of key head kv: pair r is query r / group, the group's head
+ * r % group. They see keys [from, to). */
+typedef struct pairs {
+    int64_t kv, r0, r1;
+    piece sight;                /* its from and to only */
+} pairs;
+
+static int64_t pair_blocks(const qkv_attention *a)
+{
+    const int64_t block = qkv_kernel()->block;
+    return (a->n_queries * group_of(a) + block - 1) / block;
+}
+
+/* The last queries first, as in piece_of. */
+static pairs pairs_of(const qkv_attention *a, int64_t item)
+{
+    const int64_t block = qkv_kernel()->block, g = group_of(a);
+    const int64_t all = a->n_queries * g;
+    pairs p = {.kv = item % a->n_kv_heads};
+    p.r0 = (pair_blocks(a) - 1 - item / a->n_kv_heads) * block;
+    p.r1 = p.r0 + block < all ? p.r0 + block : all;
+    int64_t unused;
+    qkv_attention_sees(&p.sight.from, &unused, a, p.r0 / g);
+    qkv_attention_sees(&unused, &p.sight.to, a, (p.r1 - 1) / g);
+    return p;
+}
+
+/* Scratch of one block, in floats: rows of queries (later of z), what each
+ * sees, and the kernel's state. */
+typedef struct block {
+    float *rows;                /* [pair, d_head] */
+    float *from, *to;           /* [block] */
+    float *state;
+} block;
+
+static int64_t block_room(const qkv_attention *a)
+{
+    const int64_t n = qkv_kernel()->block;
+    return n * a->d_head + 2 * n + QKV_ATTEND_FLOATS(n, a->d_head);
+}
+
+static void fetch(const qkv_attention *a, const pairs *p, const block *b)
+{
+    const int64_t d = a->d_head, g = group_of(a);
+    for (int64_t r = p->r0; r < p->r1; r++) {
+        const float *q = a->q + r / g * a->q_stride + (p->kv * g + r % g) * d;
+        memcpy(b->rows + (r - p->r0) * d, q, (size_t)d * sizeof *q);
+    }
+    for (int64_t i = 0; i < qkv_kernel()->block; i++) {
+        const int64_t r = p->r0 + i < p->r1 ? p->r0 + i : p->r1 - 1;
+        int64_t from, to;
+        qkv_attention_sees(&from, &to, a, r / g);
+        b->from[i] = (float)from;
+        b->to[i] = (float)to;
+    }
+}
+
+static void fused_block(const work *w, const pairs *p, const block *b)
+{
+    const qkv_kernels *kernel = qkv_kernel();
+    const qkv_attention *a = w->a;
+    const int64_t d = a->d_head, g = group_of(a), rows = p->r1 - p->r0;
+    fetch(a, p, b);
+    kernel->attend_begin(b->state, b->rows, d, rows, d, a->scale);
+    int64_t start = 0, from, to;
+    for (int t = 0; t < a->n_tiles; start += a->tiles[t++].count) {
+        const qkv_tile *tile = &a->tiles[t];
+        if (overlap(&from, &to, &p->sight, tile, start))
+            kernel->attend(b->state, rows, d, tile->k
+                           + (from - start) * tile->k_stride + p->kv * d,
+                           tile->k_stride, tile->v
+                           + (from - start) * tile->v_stride + p->kv * d,
+                           tile->v_stride, to - from, from, b->from, b->to);
+    }
+    kernel->attend_end(b->rows, d, b->state, rows, d);
+    for (int64_t r = p->r0; r < p->r1; r++)
+        memcpy(w->z + r / g * w->z_stride + (p->kv * g + r % g) * d,
+               b->rows + (r - p->r0) * d, (size_t)d * sizeof *b->rows);
+}
+
+static void fused_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    const work *w = context;
+    const int64_t n = qkv_kernel()->block;
+    block b = {.rows = w->scratch + thread * w->piece_room};
+    b.from = b.rows + n * w->a->d_head;
+    b.to = b.from + n;
+    b.state = b.to + n;
+    for (int64_t item = begin; item < end && !qkv_interrupted(); item++) {
+        const pairs p = pairs_of(w->a, item);
+        fused_block(w, &p, &b);
+    }
+}
+
 int64_t qkv_attention_scratch(const qkv_attention *a)
 {
-    const int64_t rows = a->n_queries < BLOCK ? a->n_queries : BLOCK;
-    return rows * a->n_keys * qkv_threads();
+    const int64_t few = a->n_queries * a->n_keys;
+    return (is_few(a) ? few : block_room(a)) * qkv_threads();
 }
 
 bool qkv_attention_fused(float *z, int64_t z_stride, const qkv_attention *a,
@@ -196,8 +313,11 @@ bool qkv_attention_fused(float *z, int64_t z_stride, const qkv_attention *a,
 {
     work w = {.a = a, .z = z, .z_stride = z_stride, .scratch = scratch,
               .piece_room = qkv_attention_scratch(a) / qkv_threads()};
-    return each_piece(fused_body, &w, err);
+    return is_few(a) ? each_piece(few_body, a->n_heads, &w, err)
+        : each_piece(fused_body, a->n_kv_heads * pair_blocks(a), &w, err);
 }
+
+/* ---- open ---- */
 
 static void scores_body(void *context, int64_t begin, int64_t end, int thread)
 {
@@ -212,7 +332,7 @@ static void scores_body(void *context, int64_t begin, int64_t end, int thread)
 bool qkv_attention_scores(qkv_scores s, const qkv_attention *a, qkv_error *err)
 {
     work w = {.a = a, .s = s};
-    if (!each_piece(scores_body, &w, err))
+    if (!each_piece(scores_body, open_pieces(a), &w, err))
         return false;
     qkv_attention_mask(s, a, -INFINITY);
     return true;
@@ -233,7 +353,7 @@ bool qkv_attention_pattern(qkv_scores p, qkv_scores s, const qkv_attention *a,
                            qkv_error *err)
 {
     work w = {.a = a, .s = s, .p = p};
-    return each_piece(pattern_body, &w, err);
+    return each_piece(pattern_body, open_pieces(a), &w, err);
 }
 
 static void mix_body(void *context, int64_t begin, int64_t end, int thread)
@@ -251,7 +371,7 @@ bool qkv_attention_mix(float *z, int64_t z_stride, qkv_scores p,
                        const qkv_attention *a, qkv_error *err)
 {
     work w = {.a = a, .p = p, .z = z, .z_stride = z_stride};
-    return each_piece(mix_body, &w, err);
+    return each_piece(mix_body, open_pieces(a), &w, err);
 }
 
 void qkv_attention_mask(qkv_scores s, const qkv_attention *a, float value)

@@ -3,11 +3,11 @@
  *
  * scores = scale q.k over the keys a query may see, pattern = softmax of
  * them, z = pattern v. Decoding, prompts, windows, forks and cross-attention
- * differ only in the tiles of keys and in the rule. Two forms with the same
- * arithmetic, so the same bits: fused goes block of queries by block of
- * queries and holds one block's scores a thread; open does the three steps
- * one after another on a [head, query, key] array that others may read and
- * change in between.
+ * differ only in the tiles of keys and in the rule. Two forms that agree up to
+ * rounding: fused goes block of queries by block of queries and holds the
+ * scores of some keys at a time, so that its memory does not grow with their
+ * number; open does the three steps one after another on a [head, query, key]
+ * array that others may read and change in between.
  *
  * Vaswani et al., arXiv:1706.03762, eq. 1; grouped keys: Ainslie et al.,
  * arXiv:2305.13245 (query head h reads key head h / (n_heads / n_kv_heads)).
@@ -40,7 +40,8 @@ typedef struct qkv_scores {
 void qkv_attention_sees(int64_t *from, int64_t *to, const qkv_attention *a,
                         int64_t i);
 
-/* Floats of scratch that qkv_attention_fused wants, for all threads. */
+/* Floats of scratch that qkv_attention_fused wants, for all threads; follows
+ * from the sizes alone. */
 int64_t qkv_attention_scratch(const qkv_attention *a);
 /* z [query, head, d_head], z_stride floats from one query to the next. */
 bool qkv_attention_fused(float *z, int64_t z_stride, const qkv_attention *a,

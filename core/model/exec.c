@@ -253,7 +253,9 @@ static int64_t attention_room(const qkv_exec *e)
         open |= qkv_exec_is_open(e, layer);
     for (int64_t i = 0; i < e->batch->n_segments; i++) {
         const qkv_segment *s = &e->batch->segments[i];
-        const qkv_attention a = {.n_queries = s->n - s->p0, .n_keys = s->n};
+        const qkv_attention a = {
+            .n_heads = e->c->n_heads, .n_kv_heads = e->c->n_kv_heads,
+            .d_head = e->c->d_head, .n_queries = s->n - s->p0, .n_keys = s->n};
         int64_t floats = qkv_attention_scratch(&a);
         const int64_t array = e->c->n_heads * a.n_queries * a.n_keys;
         if (open && array > floats)

@@ -1,7 +1,13 @@
 /*
  * blas.c - the one place that knows OpenBLAS: see blas.h
  *
- * OpenBLAS works on one thread, on pieces whose sizes follow from those of
+ * Where there are kernels for this processor's vectors (kernel.h), products
+ * of matrices are made with those: they reach 95 % of its peak with small
+ * ones too, and OpenBLAS falls back to SSE on processors younger than itself
+ * (0.3.21 takes a Sapphire Rapids for a Prescott: a seventh of the speed). It
+ * knows the processors that we have no kernels for; and vectors, and LAPACK.
+ *
+ * Either works on one thread, on pieces whose sizes follow from those of
  * the product alone: many enough to keep a few threads busy, large enough
  * that packing them costs little, and none over 2^27 multiplications, which
  * take 30 ms at 10 GFLOP/s: between them Ctrl-C is seen. Splitting over n
@@ -18,10 +24,12 @@
 
 #include "base/interrupt.h"
 #include "base/parallel.h"
+#include "tensor/kernel.h"
 
 enum { M_PIECE = 512, N_PIECE = 256, K_PIECE = 1024, N_LEAST = 64 };
 /* Fewer multiplications than that are not worth a second thread. */
 enum { SMALL = 1 << 18 };
+enum { OWN_LANES = 8 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -39,12 +47,18 @@ void qkv_blas_threads(int n)
     openblas_set_num_threads(n < most_threads ? n : most_threads);
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* y [m] (y_step apart) = alpha * a [m, k] (or its transpose, stored [k, m])
  * x [k] (x_step apart) + beta * y. Several times faster than a product with
  * one row. */
 static void gemv(bool ta, int m, int k, float alpha, const float *a, int lda,
                  const float *x, int x_step, float beta, float *y, int y_step)
 {
+    pthread_once(&once, start);
     if (beta == 0.0f)           /* what was there, NaN even, does not count */
         for (int i = 0; i < m; i++)
             y[(int64_t)i * y_step] = 0.0f;
@@ -60,11 +74,54 @@ static void scale(int64_t m, int64_t n, float beta, float *c, int64_t ldc)
             c[i * ldc + j] = beta == 0.0f ? 0.0f : beta * c[i * ldc + j];
 }
 
+/* ---- with our own kernels ---- */
+
+/* A side of a product: [lanes, k] or [rows, k], element (i, j) at
+ * data[i * step + j * k_step], one of the steps 1. */
+typedef struct side {
+    const float *data;
+    int64_t n, step, k_step;
+} side;
+
+/* c (lane, row) at c[lane * lane_step + row * row_step]. Packed are a few
+ * lanes by K_PACK values at a time, which fit the cache with the tile. */
+static void by_lanes(float *c, int64_t lane_step, int64_t row_step, side x,
+                     side w, int64_t k, float alpha, float beta)
+{
+    enum { K_PACK = 256 };
+    const qkv_kernels *kernel = qkv_kernel();
+    float packed[QKV_KERNEL_BLOCK * K_PACK];
+    for (int64_t j = 0; j < k; j += K_PACK, beta = 1.0f) {
+        const int64_t kc = least(K_PACK, k - j);
+        for (int64_t i = 0; i < x.n; i += kernel->block) {
+            const int64_t n = least(kernel->block, x.n - i);
+            kernel->pack(packed, x.data + i * x.step + j * x.k_step, x.step,
+                         x.k_step, n, kc);
+            kernel->many_rows(c + i * lane_step, lane_step, row_step, packed,
+                              n, w.data + j * w.k_step, w.step, w.k_step, w.n,
+                              kc, alpha, beta);
+        }
+    }
+}
+
+/* Lanes are the side that lies along them, so that packing is copying and the
+ * sums are written as they are; rows of a where neither does. */
+static void own_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k,
+                     float alpha, const float *a, int64_t lda, const float *b,
+                     int64_t ldb, float beta, float *c, int64_t ldc)
+{
+    const side rows = {a, m, ta ? 1 : lda, ta ? lda : 1};
+    const side columns = {b, n, tb ? ldb : 1, tb ? 1 : ldb};
+    if (tb)
+        by_lanes(c, ldc, 1, rows, columns, k, alpha, beta);
+    else
+        by_lanes(c, 1, ldc, columns, rows, k, alpha, beta);
+}
+
 void qkv_gemm_1(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
                 const float *a, int64_t lda, const float *b, int64_t ldb,
                 float beta, float *c, int64_t ldc)
 {
-    pthread_once(&once, start);
     if (m == 0 || n == 0)
         return;
     if (k == 0)
@@ -75,10 +132,14 @@ void qkv_gemm_1(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
     else if (n == 1)
         gemv(ta, (int)m, (int)k, alpha, a, (int)lda, b, tb ? 1 : (int)ldb,
              beta, c, (int)ldc);
-    else
+    else if (qkv_kernel()->lanes >= OWN_LANES)
+        own_gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    else {
+        pthread_once(&once, start);
         cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans,
                     tb ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k,
                     alpha, a, (int)lda, b, (int)ldb, beta, c, (int)ldc);
+    }
 }
 
 typedef struct product {
@@ -90,11 +151,6 @@ typedef struct product {
     int64_t lda, ldb, ldc;
     int64_t n_piece, n_pieces;  /* columns of c in a piece; pieces in a row */
 } product;
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 /* Element [i, j] of op(a). */
 static const float *at(const float *a, bool transposed, int64_t lda,

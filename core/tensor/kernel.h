@@ -26,17 +26,21 @@ typedef struct qkv_kernels {
                                    const float *x, int64_t x_stride,
                                    int64_t rows, const void *matrix,
                                    int64_t row_bytes, int64_t n, int64_t k);
-    /* The same for many rows. pack lays x [rows, k] out for it: packed has
+    /* The same for many rows. pack lays x [rows, k] (row r, value j at
+     * x[r * row_step + j * k_step], one of the steps 1) out for it: packed has
      * room for rows, rounded up to a multiple of `lanes`, times k floats;
      * every `lanes` rows are packed on their own. The matrix is of floats:
-     * row i, value j at w[i * row_step + j * k_step]. A sum does not depend
-     * on rows or n. */
-    int64_t lanes;
-    void (*pack)(float *packed, const float *x, int64_t x_stride,
-                 int64_t rows, int64_t k);
-    void (*many_rows)(float *out, int64_t out_stride, const float *packed,
-                      int64_t rows, const float *w, int64_t row_step,
-                      int64_t k_step, int64_t n, int64_t k);
+     * row i, value j at w[i * w_row_step + j * w_k_step].
+     * out[r * lane_step + i * row_step] = alpha * dot + beta * itself, one of
+     * the steps 1; beta 0: whatever was there. A sum does not depend on rows
+     * or n. Fastest for multiples of `block` rows, itself one of `lanes`. */
+    int64_t lanes, block;
+    void (*pack)(float *packed, const float *x, int64_t row_step,
+                 int64_t k_step, int64_t rows, int64_t k);
+    void (*many_rows)(float *out, int64_t lane_step, int64_t row_step,
+                      const float *packed, int64_t rows, const float *w,
+                      int64_t w_row_step, int64_t w_k_step, int64_t n,
+                      int64_t k, float alpha, float beta);
     /* out [k] = the row's values, bit-exact; [dtype]. */
     void (*unpack[QKV_N_DTYPES])(float *out, const void *row, int64_t k);
 
@@ -71,7 +75,30 @@ typedef struct qkv_kernels {
     /* z[d] += sum over j < n of p[j] * v[j * stride + ...] */
     void (*mix)(float *z, const float *p, const float *v, int64_t stride,
                 int64_t n, int64_t d);
+
+    /* Attention without its matrix, for up to `block` queries that read the
+     * same keys: begin, then one tile of keys after the other, then end.
+     * state [QKV_ATTEND_FLOATS(block, d)] holds what goes on; q and out are
+     * [rows, d]. Query i sees the keys at positions from[i] <= p < to[i]; keys
+     * of a tile are at first, first + 1, ..., below 2^24. from and to are
+     * filled up to a multiple of `lanes` (best with those of the last query).
+     * Who sees nothing gets 0. */
+    void (*attend_begin)(float *state, const float *q, int64_t q_stride,
+                         int64_t rows, int64_t d, float scale);
+    void (*attend)(float *state, int64_t rows, int64_t d, const float *k,
+                   int64_t k_stride, const float *v, int64_t v_stride,
+                   int64_t n, int64_t first, const float *from,
+                   const float *to);
+    void (*attend_end)(float *out, int64_t out_stride, float *state,
+                       int64_t rows, int64_t d);
 } qkv_kernels;
+
+enum {
+    QKV_KERNEL_BLOCK = 48,             /* the largest `block` of all tables */
+    QKV_ATTEND_KEYS = 128       /* scores held at once, a query */
+};
+#define QKV_ATTEND_FLOATS(block, d) \
+    ((block) * (2 * (d) + 2 + QKV_ATTEND_KEYS))
 
 /* The table in use. The first call decides; never NULL. */
 const qkv_kernels *qkv_kernel(void);

@@ -36,8 +36,8 @@ enum {
     CHUNK = 50000,              /* multiply-adds worth handing out */
     COLUMNS = 64,               /* of a transposed matrix: whole lines */
     PACK = 32768,               /* floats worth handing out for packing */
-    PANEL = 32768,              /* floats of a panel: 128 KB, in the L2 cache */
-    PANEL_MOST = 64             /* rows of W in a panel */
+    PANEL = 73728,              /* floats of a panel: 288 KB, in the L2 cache */
+    PANEL_MOST = 48             /* rows of W in a panel */
 };
 
 /* ---- the weight ---- */
@@ -350,7 +350,7 @@ static void pack_body(void *context, int64_t begin, int64_t end, int thread)
     const product *p = context;
     (void)thread;
     p->kernel->pack(p->packed + begin * p->w->k, p->x + begin * p->x_stride,
-                    p->x_stride, end - begin, p->w->k);
+                    p->x_stride, 1, end - begin, p->w->k);
 }
 
 static void many_body(void *context, int64_t begin, int64_t end, int thread)
@@ -359,8 +359,9 @@ static void many_body(void *context, int64_t begin, int64_t end, int thread)
     if (qkv_interrupted())
         return;
     const panel v = unpacked(p, begin, end, p->room + thread * p->room_each);
-    p->kernel->many_rows(p->out + begin, p->out_stride, p->packed, p->rows,
-                         v.data, v.row_step, v.k_step, end - begin, p->w->k);
+    p->kernel->many_rows(p->out + begin, p->out_stride, 1, p->packed, p->rows,
+                         v.data, v.row_step, v.k_step, end - begin, p->w->k,
+                         1, 0);
     add_bias(p, begin, end);
 }
 

@@ -324,8 +324,8 @@ static void test_products(void)
         for (int i = 0; i < X * (N + 2); i++)
             few[i] = many[i] = 12345.0f;
         k->few_rows[QKV_F32](few, N + 2, x, d + 3, X, w, 4 * d, N, d);
-        k->pack(packed, x, d + 3, X, d);
-        k->many_rows(many, N + 2, packed, X, w, d, 1, N, d);
+        k->pack(packed, x, d + 3, 1, X, d);
+        k->many_rows(many, N + 2, 1, packed, X, w, d, 1, N, d, 1, 0);
         for (int r = 0; r < X; r++)
             for (int i = 0; i < N + 2; i++) {
                 double want = 0, size = 0;
@@ -355,7 +355,8 @@ static void test_products(void)
             for (int64_t j = 0; j < d; j++)
                 turned[j * N + i] = w[i * d + j];
         float part[X * (N + 2)];
-        k->many_rows(part, N + 2, packed + 16 * d, X - 16, turned, 1, N, N, d);
+        k->many_rows(part, N + 2, 1, packed + 16 * d, X - 16, turned, 1, N, N,
+                     d, 1, 0);
         for (int r = 16; r < X; r++)
             assert_memory_equal(part + (r - 16) * (N + 2), many + r * (N + 2),
                                 N * sizeof *many);
@@ -380,9 +381,9 @@ static void test_products_nan(void)
                 w[i] = 1;
             x[2 * D + which] = NAN;
             w[3 * D + which] = INFINITY;
-            k->pack(packed, x, D, X, D);
+            k->pack(packed, x, D, 1, X, D);
             if (many)
-                k->many_rows(out, N, packed, X, w, D, 1, N, D);
+                k->many_rows(out, N, 1, packed, X, w, D, 1, N, D, 1, 0);
             else
                 k->few_rows[QKV_F32](out, N, x, D, X, w, 4 * D, N, D);
             for (int r = 0; r < X; r++)

@@ -4,11 +4,11 @@
 Started by `make bench`; README.md says how to read the table. Both sides do
 the same work and their answers are compared: where counts, ids or numbers
 differ by more than float noise explains, the run ends with a sentence and
-nothing is reported. In the environment: ROWS (comma-separated parts of row or
-peer names; all rows), PAIRS (7; fewer for long work), PATIENCE (60: seconds
-in which a disturbed comparison may be repeated), THREADS (2), MODEL (a GGUF
-file; smollm2), QKV_PEERS (what `peers` made), SAVE=1 (keep the table as
-results/<commit>.json). Standard library only.
+nothing is reported. In the environment: ROWS (words of rows and peers, all of
+which must fit; alternatives after commas; all rows), PAIRS (7; fewer for long
+work), PATIENCE (60: seconds in which a disturbed comparison may be repeated),
+THREADS (2), MODEL (a GGUF file; smollm2), QKV_PEERS (what `peers` made),
+SAVE=1 (keep the table in results/<commit>.json). Standard library only.
 """
 import json
 import os
@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.dont_write_bytecode = True      # nothing of ours beside the sources
 from turns import NOISY, Worker, in_turn, lasting, run_once
 
 HERE = Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ TOP = HERE.parent.parent
 QKV, LIMITS = (str(Path(path).resolve()) for path in sys.argv[1:])
 THREADS = int(os.environ.get("THREADS", "2"))
 PAIRS = int(os.environ.get("PAIRS", "7"))
-ROWS = [part.strip().lower() for part in os.environ.get("ROWS", "").split(",")
+ROWS = [part.lower().split() for part in os.environ.get("ROWS", "").split(",")
         if part.strip()]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 PEERS = Path(os.environ.get("QKV_PEERS") or CACHE / "qkv/peers").expanduser()
@@ -75,12 +76,27 @@ INSIDE = (
     ("logit lens 64 tokens top 5", "lens {t64}",
      {"transformers": 1.8, "lens": 3}),
 )
+START = "start to layer 0's pattern"
 COLD = {"safetensors": 28, "gguf": 100, "lens": 15, "llama": 2}
+MEMORY = {"memory: peak / file, 14 tokens": (14, 1.3),
+          "memory: peak / file, 1000 tokens": (1000, 1.6)}
+RECORDED = "memory: every site / recorded"
+TOUR = "the tour, with its pictures"
 
 
 def chosen(*names):
     text = " ".join(names).lower()
-    return not ROWS or any(part in text for part in ROWS)
+    return not ROWS or any(all(word in text for word in part)
+                           for part in ROWS)
+
+
+def all_rows():
+    """(what, beside) of each."""
+    shown = {**MACHINE, **{kind: peer[0] for kind, peer in KINDS.items()}}
+    return ([(START, shown[kind]) for kind in COLD]
+            + [(what, shown[kind]) for what, _, goals in INSIDE
+               for kind in goals]
+            + [(what, "") for what in (*MEMORY, RECORDED, TOUR)])
 
 
 class Table:
@@ -106,7 +122,7 @@ class Table:
         others = max(pair[2] for pair in taken)
         row = {"what": what, "peer": beside, "peer_threads": threads,
                "pairs": taken, "qkv_s": own, "disturbed": others > NOISY,
-               "goal": goal}
+               "goal": goal, "date": time.strftime("%Y-%m-%d %H:%M")}
         other = ratio = spread = "-"
         if taken[0][1] is not None:
             ratios = [pair[1] / pair[0] for pair in taken]
@@ -175,7 +191,7 @@ class Bench:
     def __init__(self, model, versions):
         self.model, self.versions = model, versions
         self.size = os.path.getsize(model)
-        self.table, self.workers, self.paired = Table(), {}, set()
+        self.table, self.workers = Table(), {}
         ours = self.qkv()
         ids = self.ids((TOP / "COPYING").read_text()[:8000])
         self.texts = {f"t{n}": " ".join(ids[:n])
@@ -290,11 +306,9 @@ class Bench:
 
     def prepare(self, name):
         """Give a worker the two runs of the sweeps."""
-        if name not in self.paired:
-            clean, corrupt = (" ".join(self.ids(t)) for t in (CLEAN, CORRUPT))
-            answers = " ".join(self.ids(" Mary") + self.ids(" John"))
-            self.workers[name].ask(f"pair {clean}/{corrupt}/{answers}")
-            self.paired.add(name)
+        clean, corrupt = (" ".join(self.ids(t)) for t in (CLEAN, CORRUPT))
+        answers = " ".join(self.ids(" Mary") + self.ids(" John"))
+        self.workers[name].ask(f"pair {clean}/{corrupt}/{answers}")
 
     def inside(self, what, request, goals):
         request = request.format(**self.texts)
@@ -347,69 +361,64 @@ class Bench:
 
     def cold(self):
         """Process start to the printed shape of layer 0's pattern."""
-        what = "start to layer 0's pattern"
         script = (f"local m = require('qkv').open({json.dumps(self.model)}) "
                   f"print(table.concat(m:run({json.dumps(PROMPT)})"
                   "('pattern', 0).shape, ' '))")
-        said = run_once([QKV, "-e", script], THREADS)[2].split()
+        said = run_once([QKV, "-e", script], THREADS)[2]
+
+        def ours():
+            return run_once([QKV, "-e", script], THREADS)[0]
+
+        if not any(map(self.have, COLD)) and chosen(START):
+            self.table.times(START, "", in_turn(ours, None, PAIRS), None)
         for kind, goal in COLD.items():
             shown = KINDS[kind][0]
-            if not chosen(what, shown) or not (self.have(kind)
-                                               or kind == "safetensors"):
-                continue
-
-            def ours():
-                return run_once([QKV, "-e", script], THREADS)[0]
-
-            if not self.have(kind):
-                self.table.times(what, "", in_turn(ours, None, PAIRS), None)
+            if not self.have(kind) or not chosen(START, shown):
                 continue
             command = PEER + ["cold", kind, str(DATA)]
 
             def run(threads):
                 seconds, _, printed = run_once(command, threads)
-                return seconds, printed.split()
+                return seconds, printed
 
             seconds, threads, printed = better_threads(run)
-            if printed[:1] + printed[2:] != said[:1] + said[2:] and (
-                    kind != "llama" or printed[0] != said[-1]):
-                sys.exit(f"bench: {what}: the shape is {' '.join(said)}, "
-                         f"{shown} printed {' '.join(printed)}")
+            # llama.cpp shows no pattern: as many rows of logits as tokens.
+            if printed != said and (kind != "llama" or
+                                    printed.split()[0] != said.split()[-1]):
+                sys.exit(f"bench: {START}: not the same as {shown}: the shape "
+                         f"is {said} in qkv, {printed} in the peer")
             taken = in_turn(ours, lambda: run(threads)[0], how_many(seconds))
-            self.table.times(what, shown, taken, goal, threads)
+            self.table.times(START, shown, taken, goal, threads)
 
     def memory(self):
-        """Peak resident bytes, mapped pages included, of fresh processes."""
-        for n, most in ((14, 1.3), (1000, 1.6)):
-            what = f"memory: peak / file, {n} tokens"
+        """Of a fresh process each, in bytes, mapped pages included."""
+        for what, (n, most) in MEMORY.items():
             if chosen(what):
-                self.close("qkv")
+                self.close()
                 self.qkv().ask("forward " + self.texts[f"t{n}"])
-                peak = self.qkv().ask("memory")["peak"]
-                self.table.bound(what, peak / self.size, "x", most,
-                                 peak_bytes=peak, file_bytes=self.size)
-        what = "memory: every site / recorded"
-        if chosen(what):
-            self.close("qkv")
+                self.peak(what, 0, self.size, most)
+        if chosen(RECORDED):
+            self.close()
             self.qkv().ask("forward " + self.texts["t14"])
             before = self.qkv().ask("memory")["now"]
             self.qkv().ask("record every " + self.texts["t1024"])
-            peak = self.qkv().ask("memory")["peak"]
             kept = self.qkv().ask("recorded")["bytes"]
-            self.table.bound(what, (peak - before) / kept, "x", 1.1,
-                             peak_bytes=peak, before_bytes=before,
-                             recorded_bytes=kept)
-        self.close("qkv")
-        self.paired.discard("qkv")
+            self.peak(RECORDED, before, kept, 1.1)
+        self.close()
+
+    def peak(self, what, before, whole, most):
+        peak = self.qkv().ask("memory")["peak"]
+        self.table.bound(what, (peak - before) / whole, "x", most,
+                         peak_bytes=peak, before_bytes=before,
+                         whole_bytes=whole)
 
     def tour(self):
-        what = "the tour, with its pictures"
         script = TOP / "scripts/examples/tour.lua"
-        if chosen(what):
+        if chosen(TOUR):
             with tempfile.TemporaryDirectory() as folder:
                 times = [run_once([QKV, str(script), self.model], THREADS,
                                   cwd=folder)[0] for _ in range(3)]
-            self.table.bound(what, statistics.median(times), "s", 10,
+            self.table.bound(TOUR, statistics.median(times), "s", 10,
                              qkv_s=times)
 
 
@@ -454,7 +463,24 @@ def machine(found):
             "date": time.strftime("%Y-%m-%d %H:%M")}
 
 
+def save(info, rows):
+    """Into the commit's table; rows measured again take the others' place."""
+    path = HERE / "results" / f"{info['commit'] or 'unknown'}.json"
+    path.parent.mkdir(exist_ok=True)
+    was = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    new = {(row["what"], row.get("peer")) for row in rows}
+    rows = [row for row in was["rows"]
+            if (row["what"], row.get("peer")) not in new] + rows
+    info.setdefault("limits", was.get("machine", {}).get("limits"))
+    path.write_text(json.dumps({"machine": info, "rows": rows}, indent=1)
+                    + "\n")
+    print(f"saved in {path}")
+
+
 def main():
+    if not any(chosen(*row) for row in all_rows()):
+        sys.exit("bench: ROWS fits none of: "
+                 + ", ".join(dict.fromkeys(what for what, _ in all_rows())))
     found, model = versions(), model_path()
     info = machine(found)
     print(f"{info['cpu']}, {info['cores']} cores, {info['memory_gb']} GB, "
@@ -462,25 +488,17 @@ def main():
           + (", ".join(f"{p} {v}" for p, v in found.items())
              or f"no peers in {PEERS}: tests/bench/peers sets them up"))
     bench = Bench(model, found)
-    info["limits"] = bench.limits()
+    if any(chosen(what, shown) for what, _, goals in INSIDE
+           for kind, shown in MACHINE.items() if kind in goals):
+        info["limits"] = bench.limits()
     bench.cold()
     for row in INSIDE:
         bench.inside(*row)
-    bench.close()
     bench.memory()
     bench.tour()
-    rows = bench.table.rows
-    if not rows:
-        names = [row[0] for row in INSIDE]
-        sys.exit(f"bench: ROWS fits none of: start, {', '.join(names)}, "
-                 "memory, tour")
     bench.table.sum_up()
     if os.environ.get("SAVE") == "1":
-        path = HERE / "results" / f"{info['commit'] or 'unknown'}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"machine": info, "rows": rows}, indent=1)
-                        + "\n")
-        print(f"saved in {path}")
+        save(info, bench.table.rows)
 
 
 main()

@@ -225,7 +225,8 @@ class Lens(Torch):
         found = logit_lens(self.model, self.batch(rest), positions=None,
                            layers=layers, top_k=5, return_type="probs")
         self.kept = found
-        values, ids = found.values[:, 0, -1], found.indices[:, 0, -1]
+        values = found.values[:, 0, -1]         # [layer, batch, pos, k]
+        ids = found.readout.top_ids[:, 0, -1]
         return {"ids": ids[:, 0].tolist(), "values": values[:, 0].tolist(),
                 "leads": (values[:, 0] - values[:, 1]).tolist()}
 

@@ -69,8 +69,7 @@ local drawn = {}
 for i = 1, #share do drawn[i] = 0 end
 for i = 1, job.samples do
   local _, ids = m:generate(prompt, {n = 1, temperature = 1,
-    stop_at_eos = false,
-                                     seed = job.seed * 100000 + i})
+    stop_at_eos = false, seed = job.seed * 100000 + i})
   local cell <const> = cell_of[ids[1]] or #share
   drawn[cell] = drawn[cell] + 1
 end
@@ -101,8 +100,7 @@ say("differ from it as much")
 local cold = 0
 for i = 1, 5 do
   local _, ids = m:generate(prompt, {n = 1, temperature = 1e-4,
-    stop_at_eos = false,
-                                     seed = job.seed + i})
+    stop_at_eos = false, seed = job.seed + i})
   cold = cold + (ids[1] == top[1].id and 1 or 0)
 end
 out.cold = cold / 5

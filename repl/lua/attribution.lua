@@ -1,18 +1,15 @@
 --[[ attribution.lua - direct logit attribution: which part wrote the logit
 
-Called with (qkv, doc, class). The last residual is a sum of what the
+Called with (qkv, doc, class, half). The last residual is a sum of what the
 embedding, each head and each MLP added; the logit is linear in it once the
 final norm's scale is taken as it was. So each part has a share, and the shares
 sum to the logit. Elhage et al. 2021 (transformer-circuits.pub/2021/framework).
 ]]
-local qkv <const>, doc <const>, class <const> = ...
+local qkv <const>, doc <const>, class <const>, half <const> = ...
+local check_options <const>, raise <const> = half.check_options, half.raise
 
 local run <const> = class "run"
 local attribution <const>, meta <const> = class "attribution"
-
-local function raise(message, ...)
-  error(message:format(...), 3)
-end
 
 -- A weight under its canonical name, or nil where the model has none.
 local function weight(m, name)
@@ -96,10 +93,7 @@ run.dla = doc("run.dla", "r:dla(metric, {by=\"layer\"|\"head\"|\"pos\"}) -> d",
   .. "> m:run({1, 2, 3}):dla(qkv.logit_diff(4, 5)).attn:size(\"layer\") == "
   .. "m.config.n_layers",
   function(r, metric, options)
-    options = options or {}
-    for name in pairs(options) do
-      if name ~= "by" then raise("dla: unknown option '%s'", tostring(name)) end
-    end
+    options = check_options("dla", options, {"by"})
     local by <const> = options.by or "layer"
     if not ways[by] then
       raise("dla: by = \"layer\", \"head\" or \"pos\" was expected, got %s",

@@ -6,25 +6,7 @@ position of every sequence of a batch: both are a few readings put together.
 local qkv <const>, doc <const>, class <const>, half <const> = ...
 
 local model <const>, run <const> = class "model", class "run"
-local nearest <const> = half.plot.nearest
-
--- The options of a method, {} for none; one that is not in names is an error.
-local function check_options(fn, options, names)
-  if options ~= nil and type(options) ~= "table" then
-    error(("%s: options are a table, got a %s"):format(fn, type(options)), 3)
-  end
-  local known = {}
-  for _, name in ipairs(names) do known[name] = true end
-  for name in pairs(options or {}) do
-    if not known[name] then
-      local near = nearest(tostring(name), names)
-      error(("%s: unknown option '%s'; %s"):format(fn, tostring(name),
-        near and ("did you mean '%s'?"):format(near)
-        or "there are: " .. table.concat(names, ", ")), 3)
-    end
-  end
-  return options or {}
-end
+local check_options <const>, raise <const> = half.check_options, half.raise
 
 run.stack = doc("run.stack", "r:stack(site, {layer=, pos=}) -> tensor",
   "One position (the last unless told otherwise) of each sequence of a batch, "
@@ -66,14 +48,12 @@ model.hidden = doc("model.hidden",
     end
     local layer, how = options.layer or -1, options.pool or "mean"
     if how ~= "none" and not pools[how] then
-      error(("hidden: pool '%s' is not one of mean, cls, last, none"):format(
-        tostring(how)), 2)
+      raise("hidden: pool '%s' is not one of mean, cls, last, none", tostring(how))
     end
     local n_layers <const> = m.config.n_layers
     if math.type(layer) ~= "integer" or layer < -n_layers
        or layer >= n_layers then
-      error(("hidden: layer %s of %d: layers run 0..%d"):format(
-        tostring(layer), n_layers, n_layers - 1), 2)
+      raise("hidden: layer %s of %d: layers run 0..%d", tostring(layer), n_layers, n_layers - 1)
     end
     local names <const> = m:sites(site)         -- one, or one a layer
     local name <const> = names[#names == 1 and 1

@@ -7,7 +7,7 @@
 -- each kind's help text and checks stand beside it.
 
 local qkv <const>, doc <const>, class <const>, half <const> = ...
-local P <const> = half.plot
+local P <const>, raise <const> = half.plot, half.raise
 P.figure = P.figure or {}
 local F <const> = P.figure
 
@@ -15,22 +15,6 @@ local plot = {}
 local methods <const>, meta <const> = class "plot"
 local state <const> = setmetatable({}, {__mode = "k"})  -- plot -> its tables
 local default_theme = "light"
-
----- errors at the line of whoever called us ----
-
-local OURS <const> = {["=qkv/plot.lua"] = true, ["=qkv/charts.lua"] = true,
-                      ["=qkv/figure.lua"] = true, ["=qkv/sketch.lua"] = true}
-
-local function raise(form, ...)
-  local message = select("#", ...) > 0 and form:format(...) or form
-  local level = 2
-  while true do
-    local info = debug.getinfo(level, "S")
-    if not info or not (OURS[info.source] or info.what == "C") then break end
-    level = level + 1
-  end
-  error(message, level)
-end
 
 -- Pass on what a function of the C half gave, or raise what it said.
 function P.must(value, message, kind, ...)
@@ -45,28 +29,7 @@ local must <const> = P.must
 local COMMON <const> = {"title", "xlabel", "ylabel", "size", "theme", "note"}
 
 local function check_options(fn, options, own)
-  if options == nil then return {} end
-  if type(options) ~= "table" then
-    raise("%s: options go in a table, got a %s", fn, type(options))
-  end
-  local names, known = {}, {}
-  for _, list in ipairs {own, COMMON} do
-    for _, name in ipairs(list) do
-      names[#names + 1], known[name] = name, true
-    end
-  end
-  for key in pairs(options) do
-    if type(key) ~= "string" then
-      raise("%s: options are named, {title = ...}; got [%s]", fn,
-            tostring(key))
-    elseif not known[key] then
-      local near = P.nearest(key, names)
-      raise("%s: unknown option '%s'; %s", fn, P.spell(key),
-            near and "did you mean '" .. near .. "'?"
-            or "there are: " .. table.concat(names, ", "))
-    end
-  end
-  return options
+  return half.check_options(fn, options, own, COMMON)
 end
 
 local function want(fn, options, name, kind)

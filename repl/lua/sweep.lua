@@ -4,31 +4,13 @@ Called with (qkv, doc, class, half). The work is half.sweep (repl/bind/sweep.c);
 here is what is put where: another run's values, zeros, means, resamples.
 ]]
 local qkv <const>, doc <const>, class <const>, half <const> = ...
-local H <const>, P <const> = half.sweep, half.plot
+local H <const> = half.sweep
 
 local run <const> = class "run"
 local sweep <const>, meta <const> = class "sweep"
 local metric_meta <const> = {__name = "qkv.metric"}
 
-local function raise(message, ...)
-  error(message:format(...), 3)
-end
-
-local function check_options(options, fn, names)
-  if type(options) ~= "table" then
-    error(("%s: a table {%s=, ...} was expected, got a %s"):format(fn,
-      names[1], type(options)), 3)
-  end
-  local known = {}
-  for _, name in ipairs(names) do known[name] = true end
-  for name in pairs(options) do
-    if not known[name] then
-      local near = type(name) == "string" and P.nearest(name, names)
-      error(("%s: unknown option '%s'%s"):format(fn, tostring(name),
-        near and "; did you mean '" .. near .. "'?" or ""), 3)
-    end
-  end
-end
+local check_options <const>, raise <const> = half.check_options, half.raise
 
 local function class_of(x)
   local mt = type(x) == "userdata" and getmetatable(x)
@@ -37,8 +19,8 @@ end
 
 local function check_run(fn, options, name)
   if class_of(options[name]) ~= "qkv.run" then
-    error(("%s: option '%s' is a %s, a run was expected"):format(fn, name,
-      class_of(options[name])), 3)
+    raise("%s: option '%s' is a %s, a run was expected", fn, name,
+      class_of(options[name]))
   end
   return options[name]
 end
@@ -53,8 +35,7 @@ end
 ---- metrics ----
 
 local function new_metric(fields, options, fn)
-  options = options or {}
-  check_options(options, fn, {"pos"})
+  options = check_options(fn, options, {"pos"})
   fields.pos = options.pos
   return setmetatable(fields, metric_meta)
 end
@@ -64,8 +45,8 @@ local function check_tokens(fn, ...)
     local t = select(i, ...)
     if type(t) ~= "string" and math.type(t) ~= "integer"
        and type(t) ~= "table" then
-      error(("%s: token %d is a %s; a token's text, its id, or a list with "
-             .. "one for each sequence was expected"):format(fn, i, type(t)), 3)
+      raise("%s: token %d is a %s; a token's text, its id, or a list with "
+             .. "one for each sequence was expected", fn, i, type(t))
     end
   end
 end
@@ -244,7 +225,7 @@ local function ablation_values(r, with, site)
     end
     return spread_values(r, with, site)
   end
-  check_options(with, "ablate", {"mean", "resample", "seed"})
+  check_options("ablate", with, {"mean", "resample", "seed"})
   if with.mean then
     local values = mean_values(r, check_run("ablate", with, "mean"), site)
     for i, one in ipairs(sequences(r)) do
@@ -282,7 +263,7 @@ end
 local function need(fn, options, names)
   for _, name in ipairs(names) do
     if options[name] == nil then
-      error(("%s: option '%s' is missing"):format(fn, name), 3)
+      raise("%s: option '%s' is missing", fn, name)
     end
   end
 end
@@ -318,8 +299,8 @@ qkv.patch = doc("qkv.patch", "qkv.patch{clean=, corrupt=, site=, axes=, "
   .. "\"resid_pre\", axes = {\"layer\", \"pos\"}, metric = "
   .. "qkv.logit_diff(5, 6)}.value:size(\"pos\") == 2",
   function(options)
-    check_options(options, "patch", {"clean", "corrupt", "site", "axes",
-                                     "metric", "direction", "block"})
+    options = check_options("patch", options, {"clean", "corrupt", "site",
+      "axes", "metric", "direction", "block"})
     need("patch", options, {"clean", "corrupt", "site", "axes", "metric"})
     local clean = check_run("patch", options, "clean")
     local corrupt = check_run("patch", options, "corrupt")
@@ -352,8 +333,8 @@ qkv.ablate = doc("qkv.ablate", "qkv.ablate{run=, site=, axes=, with=, "
   .. "\"head\"}, metric = qkv.logprob(5)}.value:size(\"head\") == "
   .. "m.config.n_heads",
   function(options)
-    check_options(options, "ablate", {"run", "site", "axes", "with", "metric",
-                                      "block"})
+    options = check_options("ablate", options, {"run", "site", "axes", "with",
+      "metric", "block"})
     need("ablate", options, {"run", "site", "axes", "metric"})
     local r = check_run("ablate", options, "run")
     local s = look(r, options, ablation_values(r, options.with, options.site))

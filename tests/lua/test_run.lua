@@ -91,7 +91,7 @@ check.error(function() m:hidden({prompt}, {layr = 1}) end,
             "unknown option 'layr'; did you mean 'layer'?", "hidden's options")
 check.error(function() m:hidden({prompt}, {layer = 99}) end,
             "layer 99 of " .. c.n_layers, "hidden's layers")
-check.error(function() m:hidden({prompt}, "mean") end, "options are a table",
+check.error(function() m:hidden({prompt}, "mean") end, "options go in a table",
             "hidden's option")
 check.near(m:hidden({prompt, {5}}, {normalize = true}):norm("d_model"),
            {1, 1}, 1e-5, "hidden, normalised")

@@ -35,17 +35,6 @@ uint8_t qkv_exec_flags(const qkv_exec *e, qkv_site site, int64_t layer)
     return e->plan->flags[qkv_slot(site, layer)];
 }
 
-/* Is the site touched at any layer? */
-static bool is_used(const qkv_exec *e, qkv_site site)
-{
-    const int64_t layers = qkv_sites[site].level == QKV_BLOCK
-        ? e->c->n_layers : 1;
-    for (int64_t layer = 0; layer < layers; layer++)
-        if (qkv_exec_flags(e, site, layer) != 0)
-            return true;
-    return false;
-}
-
 /* ---- where values live ---- */
 
 float *qkv_exec_home(const qkv_exec *e, qkv_site site, int64_t layer)
@@ -221,97 +210,150 @@ bool qkv_fire_scores(qkv_exec *e, qkv_site site, int64_t layer,
     return true;
 }
 
+static bool is_open(const qkv_plan *p, int64_t layer)
+{
+    return (p->flags[qkv_slot(QKV_SITE_SCORES, layer)]
+            | p->flags[qkv_slot(QKV_SITE_PATTERN, layer)]) != 0;
+}
+
 bool qkv_exec_is_open(const qkv_exec *e, int64_t layer)
 {
-    return (qkv_exec_flags(e, QKV_SITE_SCORES, layer)
-            | qkv_exec_flags(e, QKV_SITE_PATTERN, layer)) != 0;
+    return is_open(e->plan, layer);
+}
+
+static bool is_wanted(const qkv_plan *p, qkv_site site)
+{
+    return (p->flags[qkv_slot(site, 0)] & (QKV_RECORD | QKV_HOOKED)) != 0;
 }
 
 bool qkv_exec_is_wanted(const qkv_exec *e, qkv_site site)
 {
-    return (qkv_exec_flags(e, site, 0) & (QKV_RECORD | QKV_HOOKED)) != 0;
+    return is_wanted(e->plan, site);
+}
+
+static bool wants_all_rows(const qkv_plan *p)
+{
+    return is_wanted(p, QKV_SITE_LOGITS) || is_wanted(p, QKV_SITE_MLM_NORM)
+        || is_wanted(p, QKV_SITE_LN_FINAL)
+        || is_wanted(p, QKV_SITE_LN_FINAL_SCALE);
 }
 
 bool qkv_exec_wants_all_rows(const qkv_exec *e)
 {
-    return qkv_exec_is_wanted(e, QKV_SITE_LOGITS)
-        || qkv_exec_is_wanted(e, QKV_SITE_MLM_NORM)
-        || qkv_exec_is_wanted(e, QKV_SITE_LN_FINAL)
-        || qkv_exec_is_wanted(e, QKV_SITE_LN_FINAL_SCALE);
+    return wants_all_rows(e->plan);
 }
 
 /* ---- scratch ---- */
 
-/* Floats of attention's scratch: the fused form's, or the open form's array
- * for the longest segment. */
-static int64_t attention_room(const qkv_exec *e)
+/* Is the site touched at any layer? */
+static bool is_used(const qkv_plan *p, qkv_site site)
 {
-    int64_t most = 0;
+    const int64_t layers = qkv_sites[site].level == QKV_BLOCK
+        ? p->stack->config.n_layers : 1;
+    for (int64_t layer = 0; layer < layers; layer++)
+        if (p->flags[qkv_slot(site, layer)] != 0)
+            return true;
+    return false;
+}
+
+/* How much an execution works on. */
+typedef struct extent {
+    int64_t rows, segments;
+    int64_t attention;          /* floats of scratch: see attend_floats */
+} extent;
+
+/* Attention's scratch for positions [p0, n) of a sequence: the fused form's,
+ * or the open form's array. */
+static int64_t attend_floats(const qkv_plan *p, int64_t p0, int64_t n)
+{
+    const qkv_config *c = &p->stack->config;
+    const qkv_attention a = {
+        .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
+        .d_head = c->d_head, .n_queries = n - p0, .n_keys = n};
     bool open = false;
-    for (int64_t layer = e->plan->start_layer; layer < e->plan->stop_at;
-         layer++)
-        open |= qkv_exec_is_open(e, layer);
-    for (int64_t i = 0; i < e->batch->n_segments; i++) {
-        const qkv_segment *s = &e->batch->segments[i];
-        const qkv_attention a = {
-            .n_heads = e->c->n_heads, .n_kv_heads = e->c->n_kv_heads,
-            .d_head = e->c->d_head, .n_queries = s->n - s->p0, .n_keys = s->n};
-        int64_t floats = qkv_attention_scratch(&a);
-        const int64_t array = e->c->n_heads * a.n_queries * a.n_keys;
-        if (open && array > floats)
-            floats = array;
-        most = floats > most ? floats : most;
+    for (int64_t layer = p->start_layer; layer < p->stop_at; layer++)
+        open |= is_open(p, layer);
+    const int64_t fused = qkv_attention_scratch(&a);
+    const int64_t array = c->n_heads * a.n_queries * a.n_keys;
+    return open && array > fused ? array : fused;
+}
+
+/* Floats of each room, whole cache lines; returns their sum. */
+static int64_t room_floats(int64_t floats[QKV_N_ROOMS], const qkv_plan *p,
+                           const extent *x)
+{
+    const qkv_config *c = &p->stack->config;
+    const int64_t rows = x->rows, d = c->d_model;
+    const int64_t kv = c->n_kv_heads * c->d_head;
+    const int64_t heads = c->n_heads * c->d_head;
+    const bool resid_pre = is_used(p, QKV_SITE_RESID_PRE)
+        || is_used(p, QKV_SITE_NORM_POST);
+    const int64_t wish[QKV_N_ROOMS] = {
+        [QKV_ROOM_A] = rows * d, [QKV_ROOM_B] = rows * d,
+        [QKV_ROOM_C] = rows * d, [QKV_ROOM_D] = rows * d,
+        [QKV_ROOM_E] = resid_pre ? rows * d : 0, [QKV_ROOM_SCALE] = rows,
+        [QKV_ROOM_Q] = rows * heads, [QKV_ROOM_Z] = rows * heads,
+        [QKV_ROOM_K] = rows * kv,
+        [QKV_ROOM_KEYS] = c->rotary_dim > 0 ? rows * kv : 0,
+        [QKV_ROOM_V] = rows * kv,
+        [QKV_ROOM_RESULT] = is_used(p, QKV_SITE_RESULT)
+            ? rows * c->n_heads * d : 0,
+        [QKV_ROOM_PRE] = rows * c->d_mlp,
+        [QKV_ROOM_LINEAR] = c->gated ? rows * c->d_mlp : 0,
+        [QKV_ROOM_ATTENTION] = x->attention,
+        [QKV_ROOM_ANGLES] = rows * c->rotary_dim,
+        [QKV_ROOM_POOLED] = x->segments * d,
+        [QKV_ROOM_PAIR] = x->segments * 2,
+        [QKV_ROOM_HEAD] = wants_all_rows(p) ? rows * d : 0,
+        [QKV_ROOM_HEAD2] = x->segments * d,
+        /* hooked but not recorded */
+        [QKV_ROOM_LOGITS] = is_wanted(p, QKV_SITE_LOGITS)
+            && !(p->flags[qkv_slot(QKV_SITE_LOGITS, 0)] & QKV_RECORD)
+            ? rows * c->d_vocab : 0,
+    };
+    int64_t total = 0;
+    for (int i = 0; i < QKV_N_ROOMS; i++) {
+        floats[i] = (wish[i] + 15) & ~(int64_t)15;
+        total += floats[i];
     }
-    return most;
+    return total;
+}
+
+size_t qkv_exec_bytes(const qkv_plan *p)
+{
+    const qkv_recipe *r = p->recipe;
+    extent x = {.segments = r->n_seqs};
+    int64_t floats[QKV_N_ROOMS];
+    for (int64_t i = 0; i < r->n_seqs; i++) {
+        const qkv_sequence *s = &r->seqs[i];
+        const int64_t attention = attend_floats(p, s->p0, s->n);
+        x.rows += s->n - s->p0;
+        x.attention = attention > x.attention ? attention : x.attention;
+    }
+    return (size_t)room_floats(floats, p, &x) * sizeof(float);
 }
 
 bool qkv_exec_init(qkv_exec *e)
 {
-    const qkv_config *c = e->c;
-    const int64_t rows = e->batch->n_rows, segments = e->batch->n_segments;
-    const int64_t kv = c->n_kv_heads * c->d_head;
-    const int64_t heads = c->n_heads * c->d_head;
-    const bool resid_pre = is_used(e, QKV_SITE_RESID_PRE)
-        || is_used(e, QKV_SITE_NORM_POST);
-    const bool all_rows = qkv_exec_wants_all_rows(e);
-    const int64_t floats[QKV_N_ROOMS] = {
-        [QKV_ROOM_A] = rows * c->d_model, [QKV_ROOM_B] = rows * c->d_model,
-        [QKV_ROOM_C] = rows * c->d_model, [QKV_ROOM_D] = rows * c->d_model,
-        [QKV_ROOM_E] = resid_pre ? rows * c->d_model : 0,
-        [QKV_ROOM_SCALE] = rows, [QKV_ROOM_Q] = rows * heads,
-        [QKV_ROOM_Z] = rows * heads, [QKV_ROOM_K] = rows * kv,
-        [QKV_ROOM_KEYS] = c->rotary_dim > 0 ? rows * kv : 0,
-        [QKV_ROOM_V] = rows * kv,
-        [QKV_ROOM_RESULT] = is_used(e, QKV_SITE_RESULT)
-            ? rows * c->n_heads * c->d_model : 0,
-        [QKV_ROOM_PRE] = rows * c->d_mlp,
-        [QKV_ROOM_LINEAR] = c->gated ? rows * c->d_mlp : 0,
-        [QKV_ROOM_ATTENTION] = attention_room(e),
-        [QKV_ROOM_ANGLES] = rows * c->rotary_dim,
-        [QKV_ROOM_POOLED] = segments * c->d_model,
-        [QKV_ROOM_PAIR] = segments * 2,
-        [QKV_ROOM_HEAD] = all_rows ? rows * c->d_model : 0,
-        [QKV_ROOM_HEAD2] = segments * c->d_model,
-        /* hooked but not recorded */
-        [QKV_ROOM_LOGITS] = qkv_exec_is_wanted(e, QKV_SITE_LOGITS)
-            && !(qkv_exec_flags(e, QKV_SITE_LOGITS, 0) & QKV_RECORD)
-            ? rows * c->d_vocab : 0,
-    };
-    int64_t total = 0;
-    for (int i = 0; i < QKV_N_ROOMS; i++)
-        total += (floats[i] + 15) & ~(int64_t)15;   /* whole cache lines */
+    const qkv_batch *b = e->batch;
+    extent x = {.rows = b->n_rows, .segments = b->n_segments};
+    int64_t floats[QKV_N_ROOMS];
+    e->most_tiles = 1;
+    for (int64_t i = 0; i < b->n_segments; i++) {
+        const qkv_segment *s = &b->segments[i];
+        const int64_t attention = attend_floats(e->plan, s->p0, s->n);
+        const int tiles = qkv_chain_depth(s->past) + 1;
+        x.attention = attention > x.attention ? attention : x.attention;
+        e->most_tiles = tiles > e->most_tiles ? tiles : e->most_tiles;
+    }
+    const int64_t total = room_floats(floats, e->plan, &x);
     e->scratch = qkv_alloc((size_t)total * sizeof(float), e->err);
     if (e->scratch == NULL)
         return false;
     float *at = e->scratch;
     for (int i = 0; i < QKV_N_ROOMS; i++) {
         e->room[i] = at;
-        at += (floats[i] + 15) & ~(int64_t)15;
-    }
-    e->most_tiles = 1;
-    for (int64_t i = 0; i < segments; i++) {
-        const int depth = qkv_chain_depth(e->batch->segments[i].past);
-        e->most_tiles = depth + 1 > e->most_tiles ? depth + 1 : e->most_tiles;
+        at += floats[i];
     }
     e->tiles = qkv_alloc((size_t)e->most_tiles * sizeof *e->tiles, e->err);
     return e->tiles != NULL;

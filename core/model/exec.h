@@ -44,6 +44,8 @@ typedef struct qkv_exec {
 } qkv_exec;
 
 
+/* Bytes of scratch that executing a plan for all its rows takes. */
+size_t qkv_exec_bytes(const qkv_plan *p);
 /* Scratch for the plan and batch that e names; err is e's. */
 bool qkv_exec_init(qkv_exec *e);
 void qkv_exec_reset(qkv_exec *e);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "model/exec.h"
 
 /* ---- flags ---- */
 
@@ -214,28 +215,15 @@ float *qkv_record_at(const qkv_record *r, int64_t layer, int64_t seq,
 
 /* ---- memory ---- */
 
-/* The forward's own buffers, roughly: what forward.c takes a row. */
+/* What an execution takes besides the records: its scratch, and the logits of
+ * each sequence's last row. */
 static void count_scratch(qkv_plan *p)
 {
-    const qkv_config *c = &p->stack->config;
-    const qkv_recipe *r = p->recipe;
-    int64_t rows = 0, longest = 0;
-    for (int64_t i = 0; i < r->n_seqs; i++) {
-        rows += r->seqs[i].n - r->seqs[i].p0;
-        longest = r->seqs[i].n > longest ? r->seqs[i].n : longest;
-    }
-    const int64_t row = 8 * c->d_model + 3 * c->d_mlp
-        + 3 * c->n_heads * c->d_head + 3 * c->n_kv_heads * c->d_head;
-    p->scratch_bytes = (size_t)(rows * row) * sizeof(float);
-    bool open = false;
-    for (int64_t l = p->start_layer; l < p->stop_at; l++)
-        open |= (p->flags[qkv_slot(QKV_SITE_SCORES, l)]
-                 | p->flags[qkv_slot(QKV_SITE_PATTERN, l)]) != 0;
-    if (open)
-        p->scratch_bytes += (size_t)(c->n_heads * longest * longest)
-            * sizeof(float);
+    p->scratch_bytes = qkv_exec_bytes(p);
     if (p->logits == QKV_LOGITS_LAST)
-        p->scratch_bytes += (size_t)(r->n_seqs * c->d_vocab) * sizeof(float);
+        p->scratch_bytes += (size_t)(p->recipe->n_seqs
+                                     * p->stack->config.d_vocab)
+            * sizeof(float);
 }
 
 static bool fits(const qkv_plan *p, qkv_error *err)

@@ -181,6 +181,19 @@ static bool run_file(lua_State *L, const char *argument)
     return true;
 }
 
+/* print(require "qkv".memory()) */
+static bool run_memory(lua_State *L, const char *argument)
+{
+    (void)argument;
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "qkv");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "memory");
+    lua_call(L, 0, 1);
+    puts(luaL_tolstring(L, -1, NULL));
+    return true;
+}
+
 static bool run_quit(lua_State *L, const char *argument)
 {
     (void)L;
@@ -192,6 +205,7 @@ static bool run_help(lua_State *L, const char *argument);
 
 static const command commands[] = {
     {"help", "[name]", "this page, or the help of a name", run_help},
+    {"mem", "", "what is held in memory, and by whom", run_memory},
     {"quit", "", "leave (so does Ctrl-D)", run_quit},
     {"run", "file [args]", "run a Lua file, in this session", run_file},
     {"time", "expr", "how long an input takes", run_time},

@@ -103,3 +103,24 @@ BERT         hook_embed is the token embedding alone, hook_full_embed the sum
              after its LayerNorm; hook_normalized_resid_post is what leaves a
              block.
 indices      count from 0 everywhere, and from the end when negative.]])
+
+doc("sweeps", "", [[
+What if this were otherwise? r:fork{edits = ...} is the run with a change, or
+r:fork{from = 5, tokens = " Paris"} with other words from position 5 on; it
+shares with r all that cannot differ, so that it costs only the layers and
+positions where a change is felt. r:forks{...} are many as one batch.
+
+qkv.patch puts values of one run into another at every cell of a grid,
+qkv.ablate takes them away; both say what each cell does to a metric:
+qkv.logit_diff(" Mary", " John"), logprob, prob, loss, kl, or a function of a
+run that gives a number. Runs may be batches: s.value is the mean over
+sequences, s.sd their spread, s.each all of them. Ctrl-C gives the cells that
+are done, the others as nan. r:dla(metric) splits a logit into what each layer,
+head or source position wrote.
+
+Clean and corrupt have the same number of tokens, and words carry the space
+before them: " Mary". scripts/examples/ioi.lua is a whole study.
+> a, b = m:run{1, 2, 3}, m:run{1, 4, 3}
+> s = qkv.patch{clean = a, corrupt = b, site = "resid_pre", axes = {"layer", "pos"}, metric = qkv.logit_diff(5, 6)}
+> s.value.axes[1] == "layer"
+> a:fork{tokens = {7}}.tokens:size(0) == 4]])

@@ -229,14 +229,24 @@ if ok then
   local a = big:run(words:format "John", {special = false})
   local b = big:run(words:format "Mary", {special = false})
   local diff = qkv.logit_diff(" Mary", " John")
-  local grid = qkv.patch{clean = a, corrupt = b, site = "resid_pre",
-                         axes = {"layer", "pos"}, metric = diff}
-  for _, cell in ipairs{{layer = 0, pos = 11}, {layer = 15, pos = 11},
-                        {layer = 20, pos = 15}, {layer = 29, pos = 13}} do
-    local naive_run = big:run(b.tokens, {edits = {{site = "resid_pre",
-      layer = cell.layer, pos = cell.pos, value = a}}})
-    check.near(grid.value:at(cell), naive_run:measure(diff), TOLERANCE,
-               ("SmolLM2, layer %d, pos %d"):format(cell.layer, cell.pos))
+  for _, row in ipairs{
+    {"resid_pre", "pos", {0, 11}, {15, 11}, {20, 15}, {29, 13}},
+    {"resid_mid", "pos", {3, 12}, {28, 15}}, {"resid_post", "pos", {22, 15}},
+    {"attn_out", "pos", {23, 15}}, {"mlp_out", "pos", {2, 11}},
+    {"z", "head", {23, 3}, {20, 0}, {29, 1}}, {"q", "head", {23, 3}},
+    {"k", "head", {17, 1}}, {"v", "head", {23, 1}},
+    {"pattern", "head", {23, 3}}, {"mlp.post", "pos", {5, 11}}} do
+    local site, axis = row[1], row[2]
+    local grid = qkv.patch{clean = a, corrupt = b, site = site,
+                           axes = {"layer", axis}, metric = diff}
+    for i = 3, #row do
+      local cell = {layer = row[i][1], [axis] = row[i][2]}
+      local one = big:run(b.tokens, {edits = {{site = site, layer = cell.layer,
+        pos = cell.pos, head = cell.head, value = a}}})
+      check.near(grid.value:at(cell), one:measure(diff), TOLERANCE,
+                 ("SmolLM2, %s, layer %d, %s %d"):format(site, cell.layer, axis,
+                                                         row[i][2]))
+    end
   end
 else
   check.skip "SmolLM2 is not here; scripts/tools/fetch smollm2 gets it"

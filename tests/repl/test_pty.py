@@ -403,21 +403,26 @@ def test_tab_asks_the_receiver():
     equal(session.leave(), 0)
 
 
+def give_up(session):
+    session.type(CTRL_C)
+    session.expect("^C")        # prompts may have been shown again before
+    session.expect(PROMPT)
+
+
 def offered(session, typed, *words):
     """Tab after `typed`, twice, shows these words; the line is given up."""
     session.type(typed + "\t\t")
     for word in words:
         session.expect(word)
-    session.type(CTRL_C)
     session.expect(PROMPT)
+    give_up(session)
 
 
 def becomes(session, typed, line):
     """One Tab makes this of what was typed, and nothing stands behind it."""
     session.type(typed + "\t|")
     session.expect(line + "|")
-    session.type(CTRL_C)
-    session.expect(PROMPT)
+    give_up(session)
 
 
 def test_tab_sites():

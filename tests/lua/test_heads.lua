@@ -87,7 +87,8 @@ check.equal(#top, 3, "top")
 check.near(top[1].value, h.previous:max(), 0, "the best first")
 check.near(top[2].sd, h.sd.previous[top[2].layer][top[2].head], 0, "its spread")
 check.yes(tostring(h):find "induction", "printed")
-check.yes(tostring(h):find "12 random tokens twice.-, seed 4", "where from")
+check.yes(tostring(h):find "12 random tokens twice, after .*, seed 4",
+          "where from")
 check.yes(tostring(g):find "on texts", "texts")
 for _, name in ipairs {"induction", "entropy", "duplicate"} do
   local script <const> = h:plot(name):render "gp"

@@ -137,6 +137,18 @@ static inline float one_half(const unsigned char *b)
     return _cvtsh_ss(h);
 }
 
+/* W bytes as integers; integers below 2^31 as floats */
+static inline uvec u_bytes(const unsigned char *b)
+{
+    return (uvec)_mm256_cvtepu8_epi32(
+        _mm_loadl_epi64((const __m128i *)(const void *)b));
+}
+
+static inline vec v_float(uvec u)
+{
+    return _mm256_cvtepi32_ps((__m256i)u);
+}
+
 /* table [16] at each index */
 static inline vec v_table(const float *table, uvec index)
 {

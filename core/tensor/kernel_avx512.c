@@ -152,6 +152,17 @@ static inline float one_half(const unsigned char *b)
     return _cvtsh_ss(h);
 }
 
+/* W bytes as integers; integers below 2^31 as floats */
+static inline uvec u_bytes(const unsigned char *b)
+{
+    return (uvec)_mm512_cvtepu8_epi32(bytes16(b));
+}
+
+static inline vec v_float(uvec u)
+{
+    return _mm512_cvtepi32_ps((__m512i)u);
+}
+
 /* table [16] at each index */
 static inline vec v_table(const float *table, uvec index)
 {

@@ -120,6 +120,17 @@ static inline float one_half(const unsigned char *b)
     return qkv_from_f16((uint16_t)(b[0] | b[1] << 8));
 }
 
+/* W bytes as integers; integers below 2^31 as floats */
+static inline uvec u_bytes(const unsigned char *b)
+{
+    return (uvec){b[0], b[1], b[2], b[3]};
+}
+
+static inline vec v_float(uvec u)
+{
+    return __builtin_convertvector((ivec)u, vec);
+}
+
 /* table [16] at each index */
 static inline vec v_table(const float *table, uvec index)
 {

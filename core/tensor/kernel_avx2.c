@@ -130,6 +130,34 @@ static inline vec half(const unsigned char *b)
         _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)b)));
 }
 
+static inline float one_half(const unsigned char *b)
+{
+    unsigned short h;
+    memcpy(&h, b, sizeof h);
+    return _cvtsh_ss(h);
+}
+
+/* W bytes as integers; integers below 2^31 as floats */
+static inline uvec u_bytes(const unsigned char *b)
+{
+    return (uvec)_mm256_cvtepu8_epi32(
+        _mm_loadl_epi64((const __m128i *)(const void *)b));
+}
+
+static inline vec v_float(uvec u)
+{
+    return _mm256_cvtepi32_ps((__m256i)u);
+}
+
+/* table [16] at each index */
+static inline vec v_table(const float *table, uvec index)
+{
+    const __m256i i = (__m256i)index;
+    const vec low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), i);
+    const vec high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), i);
+    return v_select((ivec)(index > 7), high, low);
+}
+
 static inline void load_f16(vec *out, const unsigned char *b)
 {
     for (int i = 0; i < 4; i++)

@@ -145,6 +145,30 @@ static inline vec half(const unsigned char *b)
     return _mm512_broadcastss_ps(halves4(b));
 }
 
+static inline float one_half(const unsigned char *b)
+{
+    unsigned short h;
+    memcpy(&h, b, sizeof h);
+    return _cvtsh_ss(h);
+}
+
+/* W bytes as integers; integers below 2^31 as floats */
+static inline uvec u_bytes(const unsigned char *b)
+{
+    return (uvec)_mm512_cvtepu8_epi32(bytes16(b));
+}
+
+static inline vec v_float(uvec u)
+{
+    return _mm512_cvtepi32_ps((__m512i)u);
+}
+
+/* table [16] at each index */
+static inline vec v_table(const float *table, uvec index)
+{
+    return _mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(table));
+}
+
 static inline void load_f16(vec *out, const unsigned char *b)
 {
     out[0] = _mm512_cvtph_ps(bytes32(b));

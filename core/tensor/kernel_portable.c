@@ -114,6 +114,30 @@ static inline void transpose4(float *out, int64_t out_stride, const float *in,
 
 /* ---- 32 values in registers, by type ---- */
 
+/* The f16 at b. */
+static inline float one_half(const unsigned char *b)
+{
+    return qkv_from_f16((uint16_t)(b[0] | b[1] << 8));
+}
+
+/* W bytes as integers; integers below 2^31 as floats */
+static inline uvec u_bytes(const unsigned char *b)
+{
+    return (uvec){b[0], b[1], b[2], b[3]};
+}
+
+static inline vec v_float(uvec u)
+{
+    return __builtin_convertvector((ivec)u, vec);
+}
+
+/* table [16] at each index */
+static inline vec v_table(const float *table, uvec index)
+{
+    return (vec){table[index[0]], table[index[1]], table[index[2]],
+                 table[index[3]]};
+}
+
 static inline void load_buffer(vec *out, const float *b)
 {
     for (int i = 0; i < 32 / W; i++)

@@ -165,14 +165,6 @@ static void block_q2_k(float *out, const byte *b)
     }
 }
 
-/* Scale i of q3_k's 16: low nibbles in 8 bytes, high pairs in 4 more. */
-static int scale_q3_k(const byte *s, int i)
-{
-    const int low = s[i % 8] >> (i / 8 * 4) & 15;
-    const int high = s[8 + i % 4] >> (i / 4 * 2) & 3;
-    return (low | high << 4) - 32;
-}
-
 /* Pairs of bits as q2_k; a third bit per value in 32 bytes of h, run of 32 by
  * run of 32, which when it is 0 means "minus 4". */
 static void block_q3_k(float *out, const byte *b)
@@ -182,25 +174,11 @@ static void block_q3_k(float *out, const byte *b)
         const byte *h = b + i % 32;
         const byte *q = b + 32 + i / 128 * 32 + i % 32;
         const int shift = i % 128 / 32 * 2, bit = i / 32;
-        const float scale = d * (float)scale_q3_k(b + 96, i / 16);
+        const float scale = d * (float)qkv_scale_q3_k(b + 96, i / 16);
         for (int j = 0; j < 16; j++) {
             const int less = (h[j] >> bit & 1) ? 0 : 4;
             out[i + j] = scale * (float)((q[j] >> shift & 3) - less);
         }
-    }
-}
-
-/* Scale and offset i of 8, six bits each in 12 bytes: the first four in the
- * low bits of bytes i and 4 + i; of the others the low nibbles in byte 4 + i,
- * the high pairs on top of the first four's. */
-static void scales_q4_k(float *scale, float *offset, const byte *s, int i)
-{
-    if (i < 4) {
-        *scale = (float)(s[i] & 63);
-        *offset = (float)(s[4 + i] & 63);
-    } else {
-        *scale = (float)((s[4 + i] & 15) | (s[i - 4] >> 6) << 4);
-        *offset = (float)(s[4 + i] >> 4 | (s[i] >> 6) << 4);
     }
 }
 
@@ -212,7 +190,7 @@ static void block_q4_k(float *out, const byte *b)
         const byte *q = b + 16 + i / 2 * 32;
         const int shift = i % 2 * 4;
         float scale, offset;
-        scales_q4_k(&scale, &offset, b + 4, i);
+        qkv_scales_q4_k(&scale, &offset, b + 4, i);
         scale *= d;
         offset *= m;
         for (int j = 0; j < 32; j++)
@@ -229,7 +207,7 @@ static void block_q5_k(float *out, const byte *b)
         const byte *q = b + 48 + i / 2 * 32;
         const int shift = i % 2 * 4;
         float scale, offset;
-        scales_q4_k(&scale, &offset, b + 4, i);
+        qkv_scales_q4_k(&scale, &offset, b + 4, i);
         scale *= d;
         offset *= m;
         for (int j = 0; j < 32; j++) {

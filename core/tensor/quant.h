@@ -57,4 +57,27 @@ static inline float qkv_from_bf16(uint16_t h)
     return x;
 }
 
+/* Scale i of q3_k's 16: low nibbles in 8 bytes, high pairs in 4 more. */
+static inline int qkv_scale_q3_k(const unsigned char *s, int i)
+{
+    const int low = s[i % 8] >> (i / 8 * 4) & 15;
+    const int high = s[8 + i % 4] >> (i / 4 * 2) & 3;
+    return (low | high << 4) - 32;
+}
+
+/* Scale and offset i of 8, six bits each in 12 bytes: the first four in the
+ * low bits of bytes i and 4 + i; of the others the low nibbles in byte 4 + i,
+ * the high pairs on top of the first four's. */
+static inline void qkv_scales_q4_k(float *scale, float *offset,
+                                   const unsigned char *s, int i)
+{
+    if (i < 4) {
+        *scale = (float)(s[i] & 63);
+        *offset = (float)(s[4 + i] & 63);
+    } else {
+        *scale = (float)((s[4 + i] & 15) | (s[i - 4] >> 6) << 4);
+        *offset = (float)(s[4 + i] >> 4 | (s[i] >> 6) << 4);
+    }
+}
+
 #endif

@@ -48,12 +48,14 @@ model.hidden = doc("model.hidden",
     end
     local layer, how = options.layer or -1, options.pool or "mean"
     if how ~= "none" and not pools[how] then
-      raise("hidden: pool '%s' is not one of mean, cls, last, none", tostring(how))
+      raise("hidden: pool '%s' is not one of mean, cls, last, none",
+            tostring(how))
     end
     local n_layers <const> = m.config.n_layers
     if math.type(layer) ~= "integer" or layer < -n_layers
        or layer >= n_layers then
-      raise("hidden: layer %s of %d: layers run 0..%d", tostring(layer), n_layers, n_layers - 1)
+      raise("hidden: layer %s of %d: layers run 0..%d", tostring(layer),
+            n_layers, n_layers - 1)
     end
     local names <const> = m:sites(site)         -- one, or one a layer
     local name <const> = names[#names == 1 and 1

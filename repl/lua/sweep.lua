@@ -400,7 +400,9 @@ meta.__tostring = function(s)
     s.kind == "patch" and "patching" or "ablation", s.site,
     table.concat(grid, " x "))}
   parts[#parts + 1] = ("clean %.4g"):format(s.clean)
-  if s.kind == "patch" then parts[#parts + 1] = ("corrupt %.4g"):format(s.corrupt) end
+  if s.kind == "patch" then
+    parts[#parts + 1] = ("corrupt %.4g"):format(s.corrupt)
+  end
   if s.done < 1 then
     parts[#parts + 1] = ("interrupted, %.0f %% done"):format(100 * s.done)
   else

@@ -1,6 +1,6 @@
 --[[ ioi.lua - which heads find the indirect object?
 
-    qkv ioi.lua [MODEL] [SEED] [PROMPTS]
+    qkv ioi.lua [MODEL] [SEED] [PROMPTS] [FOLDER]
 
 Question: "Then, when Mary and John went to the store, John gave a drink to"
 is followed by " Mary". Which attention heads bring the name that is not
@@ -19,14 +19,15 @@ ten; a handful of heads in layers 16 to 29 (the first is L23H3) move most of
 the logit difference; ablating them takes most of it away, ablating as many
 random heads little. About a minute on two cores; 25 prompts: a quarter of it.
 
-Prints what it finds, saves ioi-heads.png and ioi-positions.png in the current
-folder, and returns its numbers.
+Prints what it finds, saves ioi-heads.png and ioi-positions.png in FOLDER (the
+current one), and returns its numbers.
 ]]
 local qkv = require "qkv"
 
 local path <const> = arg and arg[1] or "smollm2"
 local seed <const> = math.tointeger(arg and arg[2] or 1) or 1
 local n_prompts <const> = math.tointeger(arg and arg[3] or 100) or 100
+local folder <const> = arg and arg[4] or "."
 local KEEP <const> = 10                 -- heads that count as found
 
 local m = qkv.open(path)
@@ -97,6 +98,12 @@ for i, template in ipairs(TEMPLATES) do
   if n > 0 then sets[#sets + 1] = new_set(template, n) end
 end
 
+-- The metric of each sequence of a run.
+local function measured(r, metric)
+  local list = r:measure(metric)
+  return type(list) == "table" and list or {list}
+end
+
 ---- how well does the model do it? ----
 
 local plain <const> = {special = false}
@@ -106,7 +113,7 @@ for _, set in ipairs(sets) do
   set.r, set.r_corrupt = m:run(set.clean, plain), m:run(set.corrupt, plain)
   set.r_unrelated = m:run(set.unrelated, plain)
   set.metric = qkv.logit_diff(set.io, set.s)
-  for i, d in ipairs(set.r:measure(set.metric)) do
+  for i, d in ipairs(measured(set.r, set.metric)) do
     differences[#differences + 1] = d
     if d > 0 then results.right = results.right + 1 end
     local one = #set.clean > 1 and set.r:seq(i - 1) or set.r
@@ -180,10 +187,7 @@ local function difference_without(heads)
   local sum = 0
   for _, set in ipairs(sets) do
     local r = set.r:fork{edits = edits_of(set, heads)}
-    local list = r:measure(set.metric)
-    for _, d in ipairs(type(list) == "table" and list or {list}) do
-      sum = sum + d
-    end
+    for _, d in ipairs(measured(r, set.metric)) do sum = sum + d end
   end
   return sum / results.n
 end
@@ -224,10 +228,12 @@ local one <const> = #first.clean > 1 and first.r:seq(0) or first.r
 
 qkv.plot.heatmap(share, {scale = "diverging", xlabel = "head",
   ylabel = "layer", title = ("Indirect object: share of the logit difference "
-  .. "that each head restores, n = %d"):format(results.n)}):save "ioi-heads.png"
+  .. "that each head restores, n = %d"):format(results.n)}):save(
+    folder .. "/ioi-heads.png")
 qkv.plot.heatmap(grid.normalized, {scale = "diverging", xlabel = "position",
   ylabel = "layer", cols = one.pieces, title = ("The stream patched at one "
-  .. "position, n = %d"):format(#first.clean)}):save "ioi-positions.png"
-print "pictures: ioi-heads.png, ioi-positions.png"
+  .. "position, n = %d"):format(#first.clean)}):save(
+    folder .. "/ioi-positions.png")
+print(("pictures: %s/ioi-heads.png, ioi-positions.png"):format(folder))
 
 return results

@@ -248,6 +248,24 @@ if ok then
                                                          row[i][2]))
     end
   end
+  -- the study of scripts/examples: few prompts, its claims
+  local folder, say = os.tmpname(), print
+  os.remove(folder)
+  os.execute("mkdir " .. folder)
+  arg = {[0] = "ioi.lua", "smollm2", "1", "4", folder}
+  print = function() end
+  local went, study = pcall(dofile, srcdir .. "/scripts/examples/ioi.lua")
+  print = say
+  check.yes(went or tostring(study):find "gnuplot", tostring(study))
+  if went then
+    check.equal(study.n, 4, "as many prompts")
+    check.yes(study.difference > 1, "the indirect object is likelier")
+    check.equal({study.heads[1].layer, study.heads[1].head}, {23, 3},
+                "the head that moves most")
+    check.yes(study.ablated < 0.5 * study.difference, "without its heads")
+    check.yes(study.control > 0.7 * study.difference, "without others")
+  end
+  os.execute("rm -r " .. folder)
 else
   check.skip "SmolLM2 is not here; scripts/tools/fetch smollm2 gets it"
 end

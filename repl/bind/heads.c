@@ -291,7 +291,9 @@ QKV_DOC(heads_n, "h.n -> {induction=, ...}",
     "> qkv.heads(m, {n = 1, length = 8, texts = {{1, 2}, {3, 4}}}).n.self == 2"
     );
 QKV_DOC(heads_bos, "h.bos -> id or false",
-    "What stood in front of the random tokens.\n"
+    "What stood in front of the random tokens. h.model, h.seed, h.length,\n"
+    "h.prefix_length (random tokens twice, and four times) and h.texts (were\n"
+    "there any?) tell the rest of where the scores come from.\n"
     "> qkv.heads(m, {n = 1, length = 8, bos = false}).bos == false");
 
 /* ---- tables ---- */

@@ -15,8 +15,8 @@ highest logit among the 3 n that were shown. Chance: 1 / 3 n.
   heads     the 8 heads with the highest induction scores silenced. Control: 8
             others at random.
 Model: SmolLM2-135M-Instruct, or any decoder. What should come out: recall far
-above chance, falling with load and distance only slowly; near nothing without
-sight of the item or without induction heads. Some 40 s. Intervals are
+above chance, hardly falling with load and distance; near nothing without
+sight of the item or without induction heads. Some 20 s. Intervals are
 Wilson's 95 %, over probes as if they were independent. Source: the likeness is
 the essay's; induction: Olsson et al. 2022; attention knock-out: Geva et al.
 2023.

@@ -17,7 +17,7 @@ induction score (chosen on other random tokens):
             the other. Control: two other records exchange theirs.
 Model: SmolLM2-135M-Instruct, or any decoder. What should come out: look-up 0.8
 or more against 0.03, z near the value of the record, answers that move with
-the values. Some 20 s. Source: the induction heads of Olsson et al. 2022;
+the values. Some ten seconds. Source: the induction heads of Olsson et al. 2022;
 attention as a soft look-up: Bahdanau et al. 2015, Graves et al. 2014.
 Where it does not hold: the returned value is a mixture, not one record; the
 answer is given by several heads together; few heads look up by content.

@@ -23,6 +23,7 @@
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/random.h"
+#include "tensor/blas.h"
 #include "tensor/kernel.h"
 #include "tensor/quant.h"
 #include "tensor/weight.h"
@@ -496,6 +497,89 @@ static void interrupted_or_without_memory(void **state)
     qkv_product_trim();
 }
 
+/* ---- products of matrices of floats ---- */
+
+static const struct {
+    int64_t m, n, k;
+    float alpha, beta;
+} gemms[] = {
+    {1, 1, 1, 1, 0}, {1, 70, 33, 1, 0}, {70, 1, 33, 2, 1}, {2, 2, 1, 1, 0},
+    {3, 5, 7, -1, 0.5f}, {16, 16, 16, 1, 1}, {17, 31, 300, 1, 0},
+    {47, 49, 257, 0.5f, -2}, {100, 3, 600, 1, 0}, {3, 100, 600, 1, 1},
+    {130, 90, 64, 1, 0}, {5, 4, 0, 1, 3}, {600, 300, 40, 1, 0},
+};
+
+/* op(x) element (i, j) */
+static double entry(const float *x, bool turned, int64_t ld, int64_t i,
+                    int64_t j)
+{
+    return (double)(turned ? x[j * ld + i] : x[i * ld + j]);
+}
+
+static float *filled(int64_t n)
+{
+    float *x = malloc((size_t)(n + 1) * sizeof *x);
+    assert_non_null(x);
+    for (int64_t i = 0; i <= n; i++)
+        x[i] = (float)qkv_random_normal(&rng);
+    return x;
+}
+
+/* c = alpha op(a) op(b) + beta c, rows with gaps, which stay. */
+static void check_gemm(size_t at, bool ta, bool tb)
+{
+    const int64_t m = gemms[at].m, n = gemms[at].n, k = gemms[at].k;
+    const int64_t lda = (ta ? m : k) + 3, ldb = (tb ? k : n) + 1, ldc = n + 2;
+    const double alpha = (double)gemms[at].alpha;
+    const double beta = (double)gemms[at].beta;
+    float *a = filled((ta ? k : m) * lda), *b = filled((tb ? n : k) * ldb);
+    float *before = filled(m * ldc), *c = filled(m * ldc);
+    qkv_error err;
+    memcpy(c, before, (size_t)(m * ldc) * sizeof *c);
+    for (int64_t i = 0; i < m && beta == 0; i++)
+        c[i * ldc] = NAN;           /* does not count */
+    assert_true(qkv_gemm(ta, tb, m, n, k, gemms[at].alpha, a, lda, b, ldb,
+                         gemms[at].beta, c, ldc, &err));
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < ldc; j++) {
+            const double old = (double)before[i * ldc + j];
+            double want = 0, aa = 0, bb = 0;
+            for (int64_t l = 0; l < k && j < n; l++) {
+                const double x = entry(a, ta, lda, i, l);
+                const double y = entry(b, tb, ldb, l, j);
+                want += x * y;
+                aa += x * x;
+                bb += y * y;
+            }
+            want = j < n ? alpha * want + (beta == 0 ? 0 : beta * old) : old;
+            const double size = fabs(alpha) * sqrt(aa * bb)
+                + fabs(beta * old);
+            if (!(fabs((double)c[i * ldc + j] - want) <= TOL * size))
+                fail_msg("%s: product %d, ta %d, tb %d: [%d, %d] is %.9g, "
+                         "expected %.9g", qkv_kernel()->name, (int)at, ta, tb,
+                         (int)i, (int)j, (double)c[i * ldc + j], want);
+        }
+    free(a);
+    free(b);
+    free(c);
+    free(before);
+}
+
+static void matrices(void **state)
+{
+    (void)state;
+    const char *names[8];
+    const int tables = qkv_kernel_names(names, 8);
+    qkv_error err;
+    for (int t = 0; t < tables; t++) {
+        assert_true(qkv_kernel_choose(names[t], &err));
+        for (size_t i = 0; i < sizeof gemms / sizeof gemms[0]; i++)
+            for (int turned = 0; turned < 4; turned++)
+                check_gemm(i, turned & 1, turned & 2);
+    }
+    assert_true(qkv_kernel_choose(NULL, &err));
+}
+
 int main(void)
 {
     qkv_random_seed(&rng, 11);
@@ -505,6 +589,7 @@ int main(void)
         cmocka_unit_test(rows_alone),
         cmocka_unit_test(refused),
         cmocka_unit_test(strided),
+        cmocka_unit_test(matrices),
         cmocka_unit_test(interrupted_or_without_memory)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,8 +70,10 @@ typedef struct exec {
     int64_t rows, segments;     /* active at the present layer */
     float *room[N_ROOMS];
     float *scratch;             /* all rooms */
-    qkv_tile *tiles;            /* [most_tiles] */
+    qkv_attention *attentions;  /* [segments], of the present layer */
+    qkv_tile *tiles;            /* [segments, most_tiles] */
     int most_tiles;
+    int64_t attention_each;     /* floats of scratch a thread */
     qkv_error *err;
 } exec;
 
@@ -478,38 +480,34 @@ static bool is_open(const exec *e, int64_t layer)
             | flags_of(e, QKV_SITE_PATTERN, layer)) != 0;
 }
 
-/* The attention of one segment: z [query, head, d_head]. */
-static bool attend(exec *e, int64_t layer, const qkv_segment *s, float *z,
-                   const qkv_attention *a)
+/* The attention of one segment, step by step. */
+static bool attend_open(exec *e, int64_t layer, const qkv_segment *s,
+                        const qkv_attention *a)
 {
-    const int64_t stride = a->n_heads * a->d_head;
-    if (!is_open(e, layer))
-        return qkv_attention_fused(z, stride, a, e->room[ROOM_ATTENTION],
-                                   e->err);
     const qkv_scores scores = scores_home(e, QKV_SITE_SCORES, layer, s);
     const qkv_scores pattern = scores_home(e, QKV_SITE_PATTERN, layer, s);
     return qkv_attention_scores(scores, a, e->err)
         && touch_scores(e, QKV_SITE_SCORES, layer, s, a, scores)
         && qkv_attention_pattern(pattern, scores, a, e->err)
         && touch_scores(e, QKV_SITE_PATTERN, layer, s, a, pattern)
-        && qkv_attention_mix(z, stride, pattern, a, e->err);
+        && qkv_attention_mix(pattern, a, e->err);
 }
 
-/* The tiles of a segment's keys at a layer: its past, then its own rows. */
-static bool tiles_of(exec *e, int *n, const qkv_segment *s, int64_t layer,
-                     const float *keys, const float *values)
+/* The tiles of a segment's keys at a layer into [most_tiles]: its past, then
+ * its own rows. */
+static bool tiles_of(exec *e, qkv_tile *tiles, int *n, const qkv_segment *s,
+                     int64_t layer, const float *keys, const float *values)
 {
     const int64_t width = e->c->n_kv_heads * e->c->d_head;
     *n = 0;
     if (s->p0 > 0) {
-        *n = qkv_chain_tiles(e->tiles, e->most_tiles - 1, s->past, layer,
-                             s->p0);
+        *n = qkv_chain_tiles(tiles, e->most_tiles - 1, s->past, layer, s->p0);
         if (*n < 0)
             return qkv_fail(e->err, QKV_EINVAL, "the keys before position "
                             "%lld are not there at layer %lld",
                             (long long)s->p0, (long long)layer);
     }
-    e->tiles[(*n)++] = (qkv_tile){
+    tiles[(*n)++] = (qkv_tile){
         .k = keys + s->row0 * width, .v = values + s->row0 * width,
         .k_stride = width, .v_stride = width, .count = s->n - s->p0};
     return true;
@@ -523,21 +521,28 @@ static bool attend_all(exec *e, int64_t layer, float *z, const float *q,
     const int64_t stride = e->c->n_heads * e->c->d_head;
     for (int64_t i = 0; i < e->segments; i++) {
         const qkv_segment *s = &e->batch->segments[i];
-        qkv_attention a = {
+        qkv_tile *tiles = e->tiles + i * e->most_tiles;
+        qkv_attention *a = &e->attentions[i];
+        *a = (qkv_attention){
             .n_heads = e->c->n_heads, .n_kv_heads = e->c->n_kv_heads,
             .d_head = e->c->d_head, .scale = b->scale, .causal = e->c->causal,
             .window = b->window, .p0 = s->p0, .n_queries = s->n - s->p0,
             .n_keys = s->n, .q = q + s->row0 * stride, .q_stride = stride,
-            .tiles = e->tiles,
+            .tiles = tiles, .z = z + s->row0 * stride, .z_stride = stride,
         };
-        if (!tiles_of(e, &a.n_tiles, s, layer, keys, values)
-            || !attend(e, layer, s, z + s->row0 * stride, &a))
+        if (!tiles_of(e, tiles, &a->n_tiles, s, layer, keys, values))
             return false;
     }
+    if (!is_open(e, layer))
+        return qkv_attention_fused(e->attentions, e->segments,
+                                   e->room[ROOM_ATTENTION], e->attention_each,
+                                   e->err);
+    for (int64_t i = 0; i < e->segments; i++)
+        if (!attend_open(e, layer, &e->batch->segments[i], &e->attentions[i]))
+            return false;
     /* both sites have fired for every segment */
-    return !is_open(e, layer)
-        || (count_down(e, flags_of(e, QKV_SITE_SCORES, layer))
-            && count_down(e, flags_of(e, QKV_SITE_PATTERN, layer)));
+    return count_down(e, flags_of(e, QKV_SITE_SCORES, layer))
+        && count_down(e, flags_of(e, QKV_SITE_PATTERN, layer));
 }
 
 /* result [rows, head, d_model]: each head's z through its part of W_O. */
@@ -847,11 +852,12 @@ static bool head(exec *e, const float *x)
 
 /* ---- scratch ---- */
 
-/* Floats of attention's scratch: the fused form's, or the open form's array
- * for the longest segment. */
-static int64_t attention_room(const exec *e)
+/* Floats of attention's scratch: the fused form's for all threads, or the
+ * open form's array for the longest segment. */
+static int64_t attention_room(exec *e)
 {
     int64_t most = 0;
+    e->attention_each = 0;
     bool open = false;
     for (int64_t layer = e->plan->start_layer; layer < e->plan->stop_at;
          layer++)
@@ -861,13 +867,15 @@ static int64_t attention_room(const exec *e)
         const qkv_attention a = {
             .n_heads = e->c->n_heads, .n_kv_heads = e->c->n_kv_heads,
             .d_head = e->c->d_head, .n_queries = s->n - s->p0, .n_keys = s->n};
-        int64_t floats = qkv_attention_scratch(&a);
+        const int64_t each = qkv_attention_scratch(&a);
         const int64_t array = e->c->n_heads * a.n_queries * a.n_keys;
-        if (open && array > floats)
-            floats = array;
-        most = floats > most ? floats : most;
+        if (each > e->attention_each)
+            e->attention_each = each;
+        if (open && array > most)
+            most = array;
     }
-    return most;
+    const int64_t all = e->attention_each * qkv_threads();
+    return all > most ? all : most;
 }
 
 static bool make_rooms(exec *e)
@@ -917,8 +925,11 @@ static bool make_rooms(exec *e)
         const int depth = qkv_chain_depth(e->batch->segments[i].past);
         e->most_tiles = depth + 1 > e->most_tiles ? depth + 1 : e->most_tiles;
     }
-    e->tiles = qkv_alloc((size_t)e->most_tiles * sizeof *e->tiles, e->err);
-    return e->tiles != NULL;
+    e->tiles = qkv_alloc((size_t)(segments * e->most_tiles) * sizeof *e->tiles,
+                         e->err);
+    e->attentions = e->tiles != NULL
+        ? qkv_alloc((size_t)segments * sizeof *e->attentions, e->err) : NULL;
+    return e->attentions != NULL;
 }
 
 bool qkv_forward(qkv_outputs *out, const qkv_plan *plan,
@@ -943,6 +954,7 @@ bool qkv_forward(qkv_outputs *out, const qkv_plan *plan,
     }
     if (went && plan->stop_at == e.c->n_layers)
         went = head(&e, x);
+    qkv_free(e.attentions);
     qkv_free(e.tiles);
     qkv_free(e.scratch);
     return went || e.done;

@@ -294,6 +294,11 @@ static bool apply(const exec *e, float *y, const float *x, int64_t rows,
                        qkv_optional(l->bias), e->err);
 }
 
+static qkv_output output(float *y, const qkv_linear *l)
+{
+    return (qkv_output){y, l->w.n, &l->w, qkv_optional(l->bias)};
+}
+
 /* Where a copy is wanted because somebody records or changes it, one is made;
  * else the site is x itself. *x becomes the site's value. */
 static bool pass(exec *e, qkv_site site, int64_t layer, const float **x)
@@ -601,11 +606,11 @@ static bool attention(exec *e, int64_t layer, const float *x)
     float *q = home(e, QKV_SITE_Q, layer), *k = home(e, QKV_SITE_K, layer);
     float *v = home(e, QKV_SITE_V, layer), *z = home(e, QKV_SITE_Z, layer);
     const float *queries, *keys;
-    return apply(e, q, x, e->rows, &b->q)
+    const qkv_output all[] = {output(q, &b->q), output(k, &b->k),
+                              output(v, &b->v)};
+    return qkv_products(all, 3, x, e->c->d_model, e->rows, e->err)
         && fire_rows(e, QKV_SITE_Q, layer, q, false)
-        && apply(e, k, x, e->rows, &b->k)
         && fire_rows(e, QKV_SITE_K, layer, k, false)
-        && apply(e, v, x, e->rows, &b->v)
         && fire_rows(e, QKV_SITE_V, layer, v, false)
         && rotate(e, &queries, q, e->c->n_heads, QKV_SITE_ROT_Q, layer)
         && rotate(e, &keys, k, e->c->n_kv_heads, QKV_SITE_ROT_K, layer)
@@ -620,18 +625,18 @@ static bool attention(exec *e, int64_t layer, const float *x)
 static bool mlp(exec *e, int64_t layer, const float *x)
 {
     const qkv_block *b = &e->stack->blocks[layer];
-    float *pre = home(e, QKV_SITE_MLP_PRE, layer), *linear = NULL;
+    float *pre = home(e, QKV_SITE_MLP_PRE, layer);
+    float *linear = e->c->gated ? home(e, QKV_SITE_MLP_LINEAR, layer) : NULL;
     float *post = home(e, QKV_SITE_MLP_POST, layer);
     float *out = home(e, QKV_SITE_MLP_OUT, layer);
-    if (!apply(e, pre, x, e->rows, e->c->gated ? &b->gate : &b->in)
-        || !fire_rows(e, QKV_SITE_MLP_PRE, layer, pre, false))
+    const qkv_output both[] = {output(pre, e->c->gated ? &b->gate : &b->in),
+                               output(linear, &b->in)};
+    if (!qkv_products(both, e->c->gated ? 2 : 1, x, e->c->d_model, e->rows,
+                      e->err)
+        || !fire_rows(e, QKV_SITE_MLP_PRE, layer, pre, false)
+        || (e->c->gated
+            && !fire_rows(e, QKV_SITE_MLP_LINEAR, layer, linear, false)))
         return false;
-    if (e->c->gated) {
-        linear = home(e, QKV_SITE_MLP_LINEAR, layer);
-        if (!apply(e, linear, x, e->rows, &b->in)
-            || !fire_rows(e, QKV_SITE_MLP_LINEAR, layer, linear, false))
-            return false;
-    }
     const rows3 r = {.out = post, .a = pre, .b = linear,
                      .width = e->c->d_mlp};
     each_row(e, activate_row, &r, e->rows, r.width);

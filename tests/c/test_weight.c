@@ -497,6 +497,56 @@ static void interrupted_or_without_memory(void **state)
     qkv_product_trim();
 }
 
+static float *filled(int64_t n)
+{
+    float *x = malloc((size_t)(n + 1) * sizeof *x);
+    assert_non_null(x);
+    for (int64_t i = 0; i <= n; i++)
+        x[i] = (float)qkv_random_normal(&rng);
+    return x;
+}
+
+/* Products of one x together: the bits of each alone, however many threads. */
+static void together(void **state)
+{
+    (void)state;
+    enum { K = 256, MOST_N = 700 };
+    static const qkv_dtype types[] = {QKV_Q4_1, QKV_F32, QKV_Q6_K};
+    static const int64_t n[] = {MOST_N, 37, 300};
+    static const int64_t rows[] = {1, 5, 8, 9, 70, 300};
+    qkv_weight w[3];
+    qkv_error err;
+    for (int i = 0; i < 3; i++) {
+        qkv_tensor *t = matrix(types[i], n[i], K);
+        assert_true(qkv_weight_init(&w[i], t, false, &err));
+        qkv_tensor_release(t);
+    }
+    float *bias = filled(MOST_N), *x = filled(300 * (K + 2));
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
+        for (int threads = 1; threads <= 3; threads += 2) {
+            qkv_output all[3];
+            qkv_set_threads(threads);
+            for (int i = 0; i < 3; i++)
+                all[i] = (qkv_output){filled(rows[r] * n[i]), n[i], &w[i],
+                                      i == 1 ? NULL : bias};
+            assert_true(qkv_products(all, 3, x, K + 2, rows[r], &err));
+            for (int i = 0; i < 3; i++) {
+                float *alone = filled(rows[r] * n[i]);
+                assert_true(qkv_product(alone, n[i], x, K + 2, rows[r], &w[i],
+                                        all[i].bias, &err));
+                assert_memory_equal(alone, all[i].data,
+                                    (size_t)(rows[r] * n[i]) * sizeof *alone);
+                free(alone);
+                free(all[i].data);
+            }
+        }
+    for (int i = 0; i < 3; i++)
+        qkv_weight_reset(&w[i]);
+    free(bias);
+    free(x);
+    qkv_product_trim();
+}
+
 /* ---- products of matrices of floats ---- */
 
 static const struct {
@@ -514,15 +564,6 @@ static double entry(const float *x, bool turned, int64_t ld, int64_t i,
                     int64_t j)
 {
     return (double)(turned ? x[j * ld + i] : x[i * ld + j]);
-}
-
-static float *filled(int64_t n)
-{
-    float *x = malloc((size_t)(n + 1) * sizeof *x);
-    assert_non_null(x);
-    for (int64_t i = 0; i <= n; i++)
-        x[i] = (float)qkv_random_normal(&rng);
-    return x;
 }
 
 /* c = alpha op(a) op(b) + beta c, rows with gaps, which stay. */
@@ -589,6 +630,7 @@ int main(void)
         cmocka_unit_test(rows_alone),
         cmocka_unit_test(refused),
         cmocka_unit_test(strided),
+        cmocka_unit_test(together),
         cmocka_unit_test(matrices),
         cmocka_unit_test(interrupted_or_without_memory)
     };

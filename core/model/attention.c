@@ -26,7 +26,8 @@ enum {
     BLOCK = 32,                 /* queries of a piece */
     FEW = 4,                    /* up to so many: row by row */
     FEW_IN_GROUP = 8,           /* (query, head) pairs of a key head: the same */
-    SMALL = 1 << 17             /* multiply-adds that are not worth a thread */
+    SMALL = 1 << 17,            /* multiply-adds that are not worth a thread */
+    LARGE = 1 << 22             /* that are worth all threads */
 };
 
 void qkv_attention_sees(int64_t *from, int64_t *to, const qkv_attention *a,
@@ -123,12 +124,13 @@ static void piece_pattern(const qkv_attention *a, const piece *w, float *p,
 }
 
 /* z = p v over the keys the piece sees. */
-static void piece_mix(const qkv_attention *a, const piece *w, float *z,
-                      int64_t z_stride, const float *p, int64_t p_stride)
+static void piece_mix(const qkv_attention *a, const piece *w, const float *p,
+                      int64_t p_stride)
 {
     const qkv_kernels *kernel = qkv_kernel();
     const int64_t d = a->d_head, rows = w->i1 - w->i0;
-    float *out = z + w->i0 * z_stride + w->h * d;
+    const int64_t z_stride = a->z_stride;
+    float *out = a->z + w->i0 * z_stride + w->h * d;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < d; j++)
             out[i * z_stride + j] = 0;
@@ -159,22 +161,26 @@ static int64_t open_pieces(const qkv_attention *a)
 typedef struct work {
     const qkv_attention *a;
     qkv_scores s, p;
-    float *z;
-    int64_t z_stride;
-    float *scratch;             /* fused: room for a piece, a thread */
-    int64_t piece_room;
+    float *scratch;             /* fused: `each` floats a thread */
+    int64_t each;
 } work;
+
+/* Multiply-adds of the scores. */
+static double adds_of(const qkv_attention *a)
+{
+    const int64_t sight = a->window > 0 && a->window < a->n_keys ? a->window
+        : a->n_keys;
+    return (double)(a->n_heads * a->n_queries)
+        * (double)(sight * a->d_head);
+}
 
 static bool each_piece(qkv_body *body, int64_t pieces, work *w,
                        qkv_error *err)
 {
     const qkv_attention *a = w->a;
-    const int64_t sight = a->window > 0 && a->window < a->n_keys ? a->window
-        : a->n_keys;
-    const int64_t adds = a->n_heads * a->n_queries * sight * a->d_head;
     if (!qkv_check(err))
         return false;
-    qkv_parallel(pieces, adds <= SMALL ? pieces : 1, body, w);
+    qkv_parallel(pieces, adds_of(a) <= SMALL ? pieces : 1, body, w);
     return qkv_check(err);
 }
 
@@ -198,13 +204,13 @@ static bool is_few(const qkv_attention *a)
 static void few_body(void *context, int64_t begin, int64_t end, int thread)
 {
     const work *w = context;
-    float *s = w->scratch + thread * w->piece_room;
+    float *s = w->scratch + thread * w->each;
     for (int64_t item = begin; item < end && !qkv_interrupted(); item++) {
         const piece p = piece_of(w->a, item);
         const int64_t stride = w->a->n_keys;
         piece_scores(w->a, &p, s, stride);
         piece_pattern(w->a, &p, s, stride, s, stride, p.to);
-        piece_mix(w->a, &p, w->z, w->z_stride, s, stride);
+        piece_mix(w->a, &p, s, stride);
     }
 }
 
@@ -284,7 +290,7 @@ static void fused_block(const work *w, const pairs *p, const block *b)
     }
     kernel->attend_end(b->rows, d, b->state, rows, d);
     for (int64_t r = p->r0; r < p->r1; r++)
-        memcpy(w->z + r / g * w->z_stride + (p->kv * g + r % g) * d,
+        memcpy(a->z + r / g * a->z_stride + (p->kv * g + r % g) * d,
                b->rows + (r - p->r0) * d, (size_t)d * sizeof *b->rows);
 }
 
@@ -292,7 +298,7 @@ static void fused_body(void *context, int64_t begin, int64_t end, int thread)
 {
     const work *w = context;
     const int64_t n = qkv_kernel()->block;
-    block b = {.rows = w->scratch + thread * w->piece_room};
+    block b = {.rows = w->scratch + thread * w->each};
     b.from = b.rows + n * w->a->d_head;
     b.to = b.from + n;
     b.state = b.to + n;
@@ -304,17 +310,44 @@ static void fused_body(void *context, int64_t begin, int64_t end, int thread)
 
 int64_t qkv_attention_scratch(const qkv_attention *a)
 {
-    const int64_t few = a->n_queries * a->n_keys;
-    return (is_few(a) ? few : block_room(a)) * qkv_threads();
+    return is_few(a) ? a->n_queries * a->n_keys : block_room(a);
 }
 
-bool qkv_attention_fused(float *z, int64_t z_stride, const qkv_attention *a,
-                         float *scratch, qkv_error *err)
+static bool fused(const qkv_attention *a, float *scratch, int64_t each,
+                  qkv_error *err)
 {
-    work w = {.a = a, .z = z, .z_stride = z_stride, .scratch = scratch,
-              .piece_room = qkv_attention_scratch(a) / qkv_threads()};
+    work w = {.a = a, .scratch = scratch, .each = each};
     return is_few(a) ? each_piece(few_body, a->n_heads, &w, err)
         : each_piece(fused_body, a->n_kv_heads * pair_blocks(a), &w, err);
+}
+
+/* The small ones of a list; their own loops run on the thread that met them. */
+static void small_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    const work *w = context;
+    qkv_error interrupted;      /* seen again after the loop */
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        if (adds_of(&w->a[i]) < LARGE)
+            fused(&w->a[i], w->scratch, w->each, &interrupted);
+}
+
+bool qkv_attention_fused(const qkv_attention *a, int64_t n, float *scratch,
+                         int64_t each, qkv_error *err)
+{
+    if (n == 1)
+        return fused(a, scratch, each, err);
+    double adds = 0;            /* of the small ones */
+    for (int64_t i = 0; i < n; i++) {
+        if (adds_of(&a[i]) < LARGE)
+            adds += adds_of(&a[i]);
+        else if (!fused(&a[i], scratch, each, err))
+            return false;
+    }
+    work w = {.a = a, .scratch = scratch, .each = each};
+    qkv_parallel(n, 1 + (int64_t)(SMALL * (double)n / (adds + 1)), small_body,
+                 &w);
+    return qkv_check(err);
 }
 
 /* ---- open ---- */
@@ -362,15 +395,13 @@ static void mix_body(void *context, int64_t begin, int64_t end, int thread)
     const work *w = context;
     for (int64_t item = begin; item < end && !qkv_interrupted(); item++) {
         const piece p = piece_of(w->a, item);
-        piece_mix(w->a, &p, w->z, w->z_stride, scores_at(&w->p, &p),
-                  w->p.query_stride);
+        piece_mix(w->a, &p, scores_at(&w->p, &p), w->p.query_stride);
     }
 }
 
-bool qkv_attention_mix(float *z, int64_t z_stride, qkv_scores p,
-                       const qkv_attention *a, qkv_error *err)
+bool qkv_attention_mix(qkv_scores p, const qkv_attention *a, qkv_error *err)
 {
-    work w = {.a = a, .p = p, .z = z, .z_stride = z_stride};
+    work w = {.a = a, .p = p};
     return each_piece(mix_body, open_pieces(a), &w, err);
 }
 

@@ -27,6 +27,8 @@ typedef struct qkv_attention {
     int64_t q_stride;           /* floats from one query to the next */
     const qkv_tile *tiles;      /* of all keys, in order */
     int n_tiles;
+    float *z;                   /* [query, head, d_head]: the result */
+    int64_t z_stride;
 } qkv_attention;
 
 /* An array of scores or patterns: element (head, query, key) is at
@@ -40,12 +42,13 @@ typedef struct qkv_scores {
 void qkv_attention_sees(int64_t *from, int64_t *to, const qkv_attention *a,
                         int64_t i);
 
-/* Floats of scratch that qkv_attention_fused wants, for all threads; follows
- * from the sizes alone. */
+/* Floats of scratch that the fused form wants for each thread; follows from
+ * the sizes alone. */
 int64_t qkv_attention_scratch(const qkv_attention *a);
-/* z [query, head, d_head], z_stride floats from one query to the next. */
-bool qkv_attention_fused(float *z, int64_t z_stride, const qkv_attention *a,
-                         float *scratch, qkv_error *err);
+/* z of n attentions; scratch has `each` floats a thread, enough for any of
+ * them. Large ones are cut into pieces; small ones are handed out whole. */
+bool qkv_attention_fused(const qkv_attention *a, int64_t n, float *scratch,
+                         int64_t each, qkv_error *err);
 
 /* The open form, step by step. Scores that may not be seen are -inf. */
 bool qkv_attention_scores(qkv_scores s, const qkv_attention *a,
@@ -53,8 +56,7 @@ bool qkv_attention_scores(qkv_scores s, const qkv_attention *a,
 /* pattern = softmax(scores); p and s may be the same array. */
 bool qkv_attention_pattern(qkv_scores p, qkv_scores s, const qkv_attention *a,
                            qkv_error *err);
-bool qkv_attention_mix(float *z, int64_t z_stride, qkv_scores p,
-                       const qkv_attention *a, qkv_error *err);
+bool qkv_attention_mix(qkv_scores p, const qkv_attention *a, qkv_error *err);
 /* Put `value` where a query may not see (after edits). */
 void qkv_attention_mask(qkv_scores s, const qkv_attention *a, float value);
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/parallel.h"
 
 static const uint8_t room_of[QKV_N_SITES] = {
     [QKV_SITE_EMBED] = QKV_ROOM_A, [QKV_SITE_POS_EMBED] = QKV_ROOM_B,
@@ -259,23 +260,26 @@ static bool is_used(const qkv_plan *p, qkv_site site)
 /* How much an execution works on. */
 typedef struct extent {
     int64_t rows, segments;
-    int64_t attention;          /* floats of scratch: see attend_floats */
+    int64_t each, array;        /* floats of attention's scratch: the fused
+                                 * form's a thread, the open form's array */
 } extent;
 
-/* Attention's scratch for positions [p0, n) of a sequence: the fused form's,
- * or the open form's array. */
-static int64_t attend_floats(const qkv_plan *p, int64_t p0, int64_t n)
+/* Count positions [p0, n) of a sequence in. */
+static void extend(extent *x, const qkv_plan *p, int64_t p0, int64_t n)
 {
     const qkv_config *c = &p->stack->config;
     const qkv_attention a = {
         .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads,
         .d_head = c->d_head, .n_queries = n - p0, .n_keys = n};
+    const int64_t each = qkv_attention_scratch(&a);
+    const int64_t array = c->n_heads * a.n_queries * a.n_keys;
     bool open = false;
     for (int64_t layer = p->start_layer; layer < p->stop_at; layer++)
         open |= is_open(p, layer);
-    const int64_t fused = qkv_attention_scratch(&a);
-    const int64_t array = c->n_heads * a.n_queries * a.n_keys;
-    return open && array > fused ? array : fused;
+    x->rows += n - p0;
+    x->segments++;
+    x->each = each > x->each ? each : x->each;
+    x->array = open && array > x->array ? array : x->array;
 }
 
 /* Floats of each room, whole cache lines; returns their sum. */
@@ -286,6 +290,7 @@ static int64_t room_floats(int64_t floats[QKV_N_ROOMS], const qkv_plan *p,
     const int64_t rows = x->rows, d = c->d_model;
     const int64_t kv = c->n_kv_heads * c->d_head;
     const int64_t heads = c->n_heads * c->d_head;
+    const int64_t fused = x->each * qkv_threads();
     const bool resid_pre = is_used(p, QKV_SITE_RESID_PRE)
         || is_used(p, QKV_SITE_NORM_POST);
     const int64_t wish[QKV_N_ROOMS] = {
@@ -300,7 +305,7 @@ static int64_t room_floats(int64_t floats[QKV_N_ROOMS], const qkv_plan *p,
             ? rows * c->n_heads * d : 0,
         [QKV_ROOM_PRE] = rows * c->d_mlp,
         [QKV_ROOM_LINEAR] = c->gated ? rows * c->d_mlp : 0,
-        [QKV_ROOM_ATTENTION] = x->attention,
+        [QKV_ROOM_ATTENTION] = fused > x->array ? fused : x->array,
         [QKV_ROOM_ANGLES] = rows * c->rotary_dim,
         [QKV_ROOM_POOLED] = x->segments * d,
         [QKV_ROOM_PAIR] = x->segments * 2,
@@ -322,30 +327,27 @@ static int64_t room_floats(int64_t floats[QKV_N_ROOMS], const qkv_plan *p,
 size_t qkv_exec_bytes(const qkv_plan *p)
 {
     const qkv_recipe *r = p->recipe;
-    extent x = {.segments = r->n_seqs};
+    extent x = {0};
     int64_t floats[QKV_N_ROOMS];
-    for (int64_t i = 0; i < r->n_seqs; i++) {
-        const qkv_sequence *s = &r->seqs[i];
-        const int64_t attention = attend_floats(p, s->p0, s->n);
-        x.rows += s->n - s->p0;
-        x.attention = attention > x.attention ? attention : x.attention;
-    }
+    for (int64_t i = 0; i < r->n_seqs; i++)
+        extend(&x, p, r->seqs[i].p0, r->seqs[i].n);
     return (size_t)room_floats(floats, p, &x) * sizeof(float);
 }
 
 bool qkv_exec_init(qkv_exec *e)
 {
     const qkv_batch *b = e->batch;
-    extent x = {.rows = b->n_rows, .segments = b->n_segments};
+    const size_t segments = (size_t)b->n_segments;
+    extent x = {0};
     int64_t floats[QKV_N_ROOMS];
     e->most_tiles = 1;
     for (int64_t i = 0; i < b->n_segments; i++) {
         const qkv_segment *s = &b->segments[i];
-        const int64_t attention = attend_floats(e->plan, s->p0, s->n);
         const int tiles = qkv_chain_depth(s->past) + 1;
-        x.attention = attention > x.attention ? attention : x.attention;
+        extend(&x, e->plan, s->p0, s->n);
         e->most_tiles = tiles > e->most_tiles ? tiles : e->most_tiles;
     }
+    e->attention_each = x.each;
     const int64_t total = room_floats(floats, e->plan, &x);
     e->scratch = qkv_alloc((size_t)total * sizeof(float), e->err);
     if (e->scratch == NULL)
@@ -355,12 +357,16 @@ bool qkv_exec_init(qkv_exec *e)
         e->room[i] = at;
         at += floats[i];
     }
-    e->tiles = qkv_alloc((size_t)e->most_tiles * sizeof *e->tiles, e->err);
-    return e->tiles != NULL;
+    e->tiles = qkv_alloc(segments * (size_t)e->most_tiles * sizeof *e->tiles,
+                         e->err);
+    e->attentions = e->tiles != NULL
+        ? qkv_alloc(segments * sizeof *e->attentions, e->err) : NULL;
+    return e->attentions != NULL;
 }
 
 void qkv_exec_reset(qkv_exec *e)
 {
+    qkv_free(e->attentions);
     qkv_free(e->tiles);
     qkv_free(e->scratch);
 }

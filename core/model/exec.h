@@ -38,8 +38,10 @@ typedef struct qkv_exec {
     int64_t rows, segments;     /* active at the present layer */
     float *room[QKV_N_ROOMS];
     float *scratch;             /* all rooms */
-    qkv_tile *tiles;            /* [most_tiles] */
+    qkv_attention *attentions;  /* [segments], of the present layer */
+    qkv_tile *tiles;            /* [segments, most_tiles] */
     int most_tiles;
+    int64_t attention_each;     /* floats of scratch a thread */
     qkv_error *err;
 } qkv_exec;
 

@@ -88,6 +88,11 @@ static bool apply(const qkv_exec *e, float *y, const float *x, int64_t rows,
                        qkv_optional(l->bias), e->err);
 }
 
+static qkv_output output(float *y, const qkv_linear *l)
+{
+    return (qkv_output){y, l->w.n, &l->w, qkv_optional(l->bias)};
+}
+
 /* Where a copy is wanted because somebody records or changes it, one is made;
  * else the site is x itself. *x becomes the site's value. */
 static bool pass(qkv_exec *e, qkv_site site, int64_t layer, const float **x)
@@ -232,38 +237,34 @@ static bool rotate(qkv_exec *e, const float **out, const float *x,
     return qkv_fire_rows(e, site, layer, t.out, false);
 }
 
-/* The attention of one segment: z [query, head, d_head]. */
-static bool attend(qkv_exec *e, int64_t layer, const qkv_segment *s, float *z,
-                   const qkv_attention *a)
+/* The attention of one segment, step by step. */
+static bool attend_open(qkv_exec *e, int64_t layer, const qkv_segment *s,
+                        const qkv_attention *a)
 {
-    const int64_t stride = a->n_heads * a->d_head;
-    if (!qkv_exec_is_open(e, layer))
-        return qkv_attention_fused(z, stride, a, e->room[QKV_ROOM_ATTENTION],
-                                   e->err);
     const qkv_scores scores = qkv_exec_scores(e, QKV_SITE_SCORES, layer, s);
     const qkv_scores pattern = qkv_exec_scores(e, QKV_SITE_PATTERN, layer, s);
     return qkv_attention_scores(scores, a, e->err)
         && qkv_fire_scores(e, QKV_SITE_SCORES, layer, s, a, scores)
         && qkv_attention_pattern(pattern, scores, a, e->err)
         && qkv_fire_scores(e, QKV_SITE_PATTERN, layer, s, a, pattern)
-        && qkv_attention_mix(z, stride, pattern, a, e->err);
+        && qkv_attention_mix(pattern, a, e->err);
 }
 
-/* The tiles of a segment's keys at a layer: its past, then its own rows. */
-static bool tiles_of(qkv_exec *e, int *n, const qkv_segment *s, int64_t layer,
-                     const float *keys, const float *values)
+/* The tiles of a segment's keys at a layer into [most_tiles]: its past, then
+ * its own rows. */
+static bool tiles_of(qkv_exec *e, qkv_tile *tiles, int *n, const qkv_segment *s,
+                     int64_t layer, const float *keys, const float *values)
 {
     const int64_t width = e->c->n_kv_heads * e->c->d_head;
     *n = 0;
     if (s->p0 > 0) {
-        *n = qkv_chain_tiles(e->tiles, e->most_tiles - 1, s->past, layer,
-                             s->p0);
+        *n = qkv_chain_tiles(tiles, e->most_tiles - 1, s->past, layer, s->p0);
         if (*n < 0)
             return qkv_fail(e->err, QKV_EINVAL, "the keys before position "
                             "%lld are not there at layer %lld",
                             (long long)s->p0, (long long)layer);
     }
-    e->tiles[(*n)++] = (qkv_tile){
+    tiles[(*n)++] = (qkv_tile){
         .k = keys + s->row0 * width, .v = values + s->row0 * width,
         .k_stride = width, .v_stride = width, .count = s->n - s->p0};
     return true;
@@ -277,22 +278,28 @@ static bool attend_all(qkv_exec *e, int64_t layer, float *z, const float *q,
     const int64_t stride = e->c->n_heads * e->c->d_head;
     for (int64_t i = 0; i < e->segments; i++) {
         const qkv_segment *s = &e->batch->segments[i];
-        qkv_attention a = {
+        qkv_tile *tiles = e->tiles + i * e->most_tiles;
+        qkv_attention *a = &e->attentions[i];
+        *a = (qkv_attention){
             .n_heads = e->c->n_heads, .n_kv_heads = e->c->n_kv_heads,
             .d_head = e->c->d_head, .scale = b->scale, .causal = e->c->causal,
             .window = b->window, .p0 = s->p0, .n_queries = s->n - s->p0,
             .n_keys = s->n, .q = q + s->row0 * stride, .q_stride = stride,
-            .tiles = e->tiles,
+            .tiles = tiles, .z = z + s->row0 * stride, .z_stride = stride,
         };
-        if (!tiles_of(e, &a.n_tiles, s, layer, keys, values)
-            || !attend(e, layer, s, z + s->row0 * stride, &a))
+        if (!tiles_of(e, tiles, &a->n_tiles, s, layer, keys, values))
             return false;
     }
+    if (!qkv_exec_is_open(e, layer))
+        return qkv_attention_fused(e->attentions, e->segments,
+                                   e->room[QKV_ROOM_ATTENTION],
+                                   e->attention_each, e->err);
+    for (int64_t i = 0; i < e->segments; i++)
+        if (!attend_open(e, layer, &e->batch->segments[i], &e->attentions[i]))
+            return false;
     /* both sites have fired for every segment */
-    return !qkv_exec_is_open(e, layer)
-        || (qkv_exec_count_down(e, qkv_exec_flags(e, QKV_SITE_SCORES, layer))
-            && qkv_exec_count_down(e, qkv_exec_flags(e, QKV_SITE_PATTERN,
-                                                     layer)));
+    return qkv_exec_count_down(e, qkv_exec_flags(e, QKV_SITE_SCORES, layer))
+        && qkv_exec_count_down(e, qkv_exec_flags(e, QKV_SITE_PATTERN, layer));
 }
 
 /* result [rows, head, d_model]: each head's z through its part of W_O. */
@@ -353,11 +360,11 @@ static bool attention(qkv_exec *e, int64_t layer, const float *x)
     float *v = qkv_exec_home(e, QKV_SITE_V, layer);
     float *z = qkv_exec_home(e, QKV_SITE_Z, layer);
     const float *queries, *keys;
-    return apply(e, q, x, e->rows, &b->q)
+    const qkv_output all[] = {output(q, &b->q), output(k, &b->k),
+                              output(v, &b->v)};
+    return qkv_products(all, 3, x, e->c->d_model, e->rows, e->err)
         && qkv_fire_rows(e, QKV_SITE_Q, layer, q, false)
-        && apply(e, k, x, e->rows, &b->k)
         && qkv_fire_rows(e, QKV_SITE_K, layer, k, false)
-        && apply(e, v, x, e->rows, &b->v)
         && qkv_fire_rows(e, QKV_SITE_V, layer, v, false)
         && rotate(e, &queries, q, e->c->n_heads, QKV_SITE_ROT_Q, layer)
         && rotate(e, &keys, k, e->c->n_kv_heads, QKV_SITE_ROT_K, layer)
@@ -372,18 +379,18 @@ static bool attention(qkv_exec *e, int64_t layer, const float *x)
 static bool mlp(qkv_exec *e, int64_t layer, const float *x)
 {
     const qkv_block *b = &e->stack->blocks[layer];
-    float *pre = qkv_exec_home(e, QKV_SITE_MLP_PRE, layer), *linear = NULL;
+    float *pre = qkv_exec_home(e, QKV_SITE_MLP_PRE, layer);
+    float *linear = e->c->gated ? qkv_exec_home(e, QKV_SITE_MLP_LINEAR, layer) : NULL;
     float *post = qkv_exec_home(e, QKV_SITE_MLP_POST, layer);
     float *out = qkv_exec_home(e, QKV_SITE_MLP_OUT, layer);
-    if (!apply(e, pre, x, e->rows, e->c->gated ? &b->gate : &b->in)
-        || !qkv_fire_rows(e, QKV_SITE_MLP_PRE, layer, pre, false))
+    const qkv_output both[] = {output(pre, e->c->gated ? &b->gate : &b->in),
+                               output(linear, &b->in)};
+    if (!qkv_products(both, e->c->gated ? 2 : 1, x, e->c->d_model, e->rows,
+                      e->err)
+        || !qkv_fire_rows(e, QKV_SITE_MLP_PRE, layer, pre, false)
+        || (e->c->gated
+            && !qkv_fire_rows(e, QKV_SITE_MLP_LINEAR, layer, linear, false)))
         return false;
-    if (e->c->gated) {
-        linear = qkv_exec_home(e, QKV_SITE_MLP_LINEAR, layer);
-        if (!apply(e, linear, x, e->rows, &b->in)
-            || !qkv_fire_rows(e, QKV_SITE_MLP_LINEAR, layer, linear, false))
-            return false;
-    }
     const rows3 r = {.out = post, .a = pre, .b = linear,
                      .width = e->c->d_mlp};
     each_row(e, activate_row, &r, e->rows, r.width);

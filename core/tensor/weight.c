@@ -251,6 +251,7 @@ typedef struct product {
     float *packed;              /* x laid out for many_rows */
     float *room;                /* for panels, */
     int64_t room_each;          /* so many floats for each thread */
+    int64_t chunk;              /* rows of W handed out at once */
 } product;
 
 /* Rows of W as floats: row i, value j at data[i * row_step + j * k_step]. */
@@ -382,58 +383,120 @@ static int64_t few_chunk(int64_t rows, int64_t n, int64_t k)
     return ((int64_t)((double)CHUNK / each) + 4) / 4 * 4;
 }
 
-static bool few_product(product *p, qkv_error *err)
+/* Products of one x, chunk after chunk of all of them in one loop. */
+typedef struct batch {
+    const product *p;
+    int n;
+    qkv_body *body;
+} batch;
+
+static int64_t chunks_of(const product *p)
 {
-    const qkv_weight *w = p->w;
-    int64_t chunk = few_chunk(p->rows, w->n, w->k);
-    if (w->transposed) {
-        chunk = chunk / COLUMNS * COLUMNS + COLUMNS;
-        p->room_each = chunk * w->k;
-        if (!reserve(0, p->room_each, err))
-            return false;
-        p->room = scratch.data;
+    return (p->w->n + p->chunk - 1) / p->chunk;
+}
+
+static void batch_body(void *context, int64_t begin, int64_t end, int thread)
+{
+    const batch *b = context;
+    for (int64_t i = begin; i < end; i++) {
+        const product *p = b->p;
+        int64_t at = i;
+        for (; at >= chunks_of(p); p++)
+            at -= chunks_of(p);
+        const int64_t from = at * p->chunk, to = from + p->chunk;
+        b->body((void *)(uintptr_t)p, from, to < p->w->n ? to : p->w->n,
+                thread);
     }
-    qkv_parallel(w->n, chunk, few_body, p);
+}
+
+static void run_batch(const product *p, int n, qkv_body *body)
+{
+    batch b = {p, n, body};
+    double adds = 0;
+    int64_t chunks = 0;
+    for (int i = 0; i < n; i++) {
+        adds += (double)p[i].rows * (double)p[i].w->n * (double)p[i].w->k;
+        chunks += chunks_of(&p[i]);
+    }
+    qkv_parallel(chunks, adds <= ALONE ? chunks : 1, batch_body, &b);
+}
+
+static bool few_products(product *p, int n, qkv_error *err)
+{
+    int64_t each = 0;
+    for (int i = 0; i < n; i++) {
+        const qkv_weight *w = p[i].w;
+        p[i].chunk = few_chunk(p[i].rows, w->n, w->k);
+        if (!w->transposed)
+            continue;
+        p[i].chunk = p[i].chunk / COLUMNS * COLUMNS + COLUMNS;
+        each = p[i].chunk * w->k > each ? p[i].chunk * w->k : each;
+    }
+    if (each > 0 && !reserve(0, each, err))
+        return false;
+    for (int i = 0; i < n; i++) {
+        p[i].room = scratch.data;
+        p[i].room_each = each;
+    }
+    run_batch(p, n, few_body);
     return qkv_check(err);
 }
 
 /* Some rows of x at a time, which bounds their packed copy and the time
  * between looks at Ctrl-C. */
-static bool many_product(product *p, qkv_error *err)
+static bool many_products(product *p, int n, qkv_error *err)
 {
     const int64_t k = p->w->k, rows = p->rows, lanes = p->kernel->lanes;
     const int64_t most = rows < ROWS_AT_ONCE ? rows : ROWS_AT_ONCE;
     const int64_t packed = (most + lanes - 1) / lanes * lanes * k;
     const int64_t chunk = panel_rows(k);
-    p->room_each = chunk * k;
-    if (!reserve(packed, p->room_each, err))
+    if (!reserve(packed, chunk * k, err))
         return false;
-    p->packed = scratch.data;
-    p->room = scratch.data + packed;
+    for (int i = 0; i < n; i++) {
+        p[i].chunk = chunk;
+        p[i].packed = scratch.data;
+        p[i].room = scratch.data + packed;
+        p[i].room_each = chunk * k;
+    }
     for (int64_t r = 0; r < rows; r += most) {
-        p->rows = rows - r < most ? rows - r : most;
+        for (int i = 0; i < n; i++)
+            p[i].rows = rows - r < most ? rows - r : most;
         qkv_parallel(p->rows, PACK / k / lanes * lanes + lanes, pack_body, p);
-        qkv_parallel(p->w->n, chunk, many_body, p);
+        run_batch(p, n, many_body);
         if (!qkv_check(err))
             return false;
-        p->out += p->rows * p->out_stride;
-        p->x += p->rows * p->x_stride;
+        for (int i = 0; i < n; i++) {
+            p[i].out += p[i].rows * p[i].out_stride;
+            p[i].x += p[i].rows * p[i].x_stride;
+        }
     }
     return true;
+}
+
+bool qkv_products(const qkv_output *out, int n, const float *x,
+                  int64_t x_stride, int64_t rows, qkv_error *err)
+{
+    product p[QKV_PRODUCTS_MOST];
+    assert(n >= 1 && n <= QKV_PRODUCTS_MOST);
+    for (int i = 0; i < n; i++) {
+        assert(out[i].w->stored != NULL && out[i].w->k == out[0].w->k);
+        p[i] = (product){
+            .kernel = qkv_kernel(), .out = out[i].data,
+            .out_stride = out[i].stride, .x = x, .x_stride = x_stride,
+            .rows = rows, .w = out[i].w, .bias = out[i].bias
+        };
+    }
+    if (rows < 1)
+        return true;
+    return rows <= FEW ? few_products(p, n, err) : many_products(p, n, err);
 }
 
 bool qkv_product(float *out, int64_t out_stride, const float *x,
                  int64_t x_stride, int64_t rows, const qkv_weight *w,
                  const float *bias, qkv_error *err)
 {
-    assert(w->stored != NULL);
-    if (rows < 1)
-        return true;
-    product p = {
-        .kernel = qkv_kernel(), .out = out, .out_stride = out_stride, .x = x,
-        .x_stride = x_stride, .rows = rows, .w = w, .bias = bias
-    };
-    return rows <= FEW ? few_product(&p, err) : many_product(&p, err);
+    const qkv_output one = {out, out_stride, w, bias};
+    return qkv_products(&one, 1, x, x_stride, rows, err);
 }
 
 /* Columns [begin, end) of `picked`. */

@@ -53,6 +53,18 @@ bool qkv_product(float *out, int64_t out_stride, const float *x,
                  int64_t x_stride, int64_t rows, const qkv_weight *w,
                  const float *bias, qkv_error *err);
 
+/* The same for n matrices (at most QKV_PRODUCTS_MOST) with the same k: what
+ * they have of x in common is prepared once, and one loop does them all. */
+enum { QKV_PRODUCTS_MOST = 3 };
+typedef struct qkv_output {
+    float *data;                /* [rows, w->n], */
+    int64_t stride;             /* rows so many floats apart */
+    const qkv_weight *w;
+    const float *bias;          /* [w->n], or NULL */
+} qkv_output;
+bool qkv_products(const qkv_output *out, int n, const float *x,
+                  int64_t x_stride, int64_t rows, qkv_error *err);
+
 /* Only columns picked [n_picked] of the result (rows of W):
  * out [rows, n_picked]. For a handful of logits. */
 bool qkv_product_rows(float *out, int64_t out_stride, const float *x,

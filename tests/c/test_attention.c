@@ -189,18 +189,21 @@ static void check(const shape *s)
         fused[t] = normal(n, 1);
         for (int64_t i = 0; i < s->queries; i++)
             fused[t][i * stride + stride - 1] = 7;  /* between rows */
-        float *scratch = normal(qkv_attention_scratch(&c.a), 1);
-        assert_true(qkv_attention_fused(fused[t], stride, &c.a, scratch,
-                                        &err));
+        const int64_t each = qkv_attention_scratch(&c.a);
+        float *scratch = normal(each * qkv_threads(), 1);
+        c.a.z = fused[t];
+        c.a.z_stride = stride;
+        assert_true(qkv_attention_fused(&c.a, 1, scratch, each, &err));
         qkv_free(scratch);
         for (int64_t i = 0; i < s->queries; i++)
             assert_true(fused[t][i * stride + stride - 1] == 7);
     }
     assert_memory_equal(fused[0], fused[1], (size_t)n * sizeof **fused);
     const qkv_scores p = {pattern, s->queries * s->keys, s->keys};
+    c.a.z = open;
     assert_true(qkv_attention_scores(p, &c.a, &err)
                 && qkv_attention_pattern(p, p, &c.a, &err)
-                && qkv_attention_mix(open, stride, p, &c.a, &err));
+                && qkv_attention_mix(p, &c.a, &err));
     compare(&c, fused[0], open, pattern, stride);
     qkv_free(fused[0]);
     qkv_free(fused[1]);
@@ -219,9 +222,12 @@ static void check_nan(void)
     set_up(&c, &s);
     c.q[QUERY * c.a.q_stride + HEAD * s.d + 3] = NAN;
     c.k[0][KEY * c.tiles[0].k_stride + 5] = NAN;        /* key head 0 */
+    const int64_t each = qkv_attention_scratch(&c.a);
     float *z = normal(s.queries * s.heads * s.d, 1);
-    float *scratch = normal(qkv_attention_scratch(&c.a), 1);
-    assert_true(qkv_attention_fused(z, s.heads * s.d, &c.a, scratch, &err));
+    float *scratch = normal(each * qkv_threads(), 1);
+    c.a.z = z;
+    c.a.z_stride = s.heads * s.d;
+    assert_true(qkv_attention_fused(&c.a, 1, scratch, each, &err));
     for (int64_t i = 0; i < s.queries; i++)
         for (int64_t h = 0; h < s.heads; h++)
             for (int64_t j = 0; j < s.d; j++) {
@@ -237,6 +243,42 @@ static void check_nan(void)
     take_down(&c);
 }
 
+/* Many at once, large and small: the bits of each alone. */
+static void check_many(void)
+{
+    enum { N = sizeof shapes / sizeof shapes[0] };
+    scene c[N];
+    qkv_attention all[N];
+    float *alone[N];
+    qkv_error err;
+    int64_t each = 0;
+    for (int i = 0; i < N; i++) {
+        const shape *s = &shapes[i];
+        const int64_t n = s->queries * s->heads * s->d;
+        set_up(&c[i], s);
+        const int64_t need = qkv_attention_scratch(&c[i].a);
+        each = need > each ? need : each;
+        float *scratch = normal(need * qkv_threads(), 1);
+        alone[i] = c[i].a.z = normal(n, 1);
+        c[i].a.z_stride = s->heads * s->d;
+        assert_true(qkv_attention_fused(&c[i].a, 1, scratch, need, &err));
+        all[i] = c[i].a;
+        all[i].z = normal(n, 1);
+        qkv_free(scratch);
+    }
+    float *scratch = normal(each * qkv_threads(), 1);
+    assert_true(qkv_attention_fused(all, N, scratch, each, &err));
+    for (int i = 0; i < N; i++) {
+        const shape *s = &shapes[i];
+        assert_memory_equal(all[i].z, alone[i], sizeof **alone
+                            * (size_t)(s->queries * s->heads * s->d));
+        qkv_free(all[i].z);
+        qkv_free(alone[i]);
+        take_down(&c[i]);
+    }
+    qkv_free(scratch);
+}
+
 static void all_shapes(void **state)
 {
     (void)state;
@@ -249,6 +291,7 @@ static void all_shapes(void **state)
         for (size_t j = 0; j < sizeof shapes / sizeof shapes[0]; j++)
             check(&shapes[j]);
         check_nan();
+        check_many();
     }
 }
 
@@ -262,7 +305,7 @@ static void bounded(void **state)
     const int64_t floats = qkv_attention_scratch(&a);
     a.n_queries = a.n_keys = 1 << 20;
     assert_int_equal(qkv_attention_scratch(&a), floats);
-    assert_true(floats * 4 < (int64_t)qkv_threads() << 18);
+    assert_true(floats * 4 < 1 << 18);
 }
 
 int main(void)

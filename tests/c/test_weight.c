@@ -23,6 +23,7 @@
 #include "base/interrupt.h"
 #include "base/parallel.h"
 #include "base/random.h"
+#include "tensor/blas.h"
 #include "tensor/kernel.h"
 #include "tensor/quant.h"
 #include "tensor/weight.h"
@@ -496,6 +497,130 @@ static void interrupted_or_without_memory(void **state)
     qkv_product_trim();
 }
 
+static float *filled(int64_t n)
+{
+    float *x = malloc((size_t)(n + 1) * sizeof *x);
+    assert_non_null(x);
+    for (int64_t i = 0; i <= n; i++)
+        x[i] = (float)qkv_random_normal(&rng);
+    return x;
+}
+
+/* Products of one x together: the bits of each alone, however many threads. */
+static void together(void **state)
+{
+    (void)state;
+    enum { K = 256, MOST_N = 700 };
+    static const qkv_dtype types[] = {QKV_Q4_1, QKV_F32, QKV_Q6_K};
+    static const int64_t n[] = {MOST_N, 37, 300};
+    static const int64_t rows[] = {1, 5, 8, 9, 70, 300};
+    qkv_weight w[3];
+    qkv_error err;
+    for (int i = 0; i < 3; i++) {
+        qkv_tensor *t = matrix(types[i], n[i], K);
+        assert_true(qkv_weight_init(&w[i], t, false, &err));
+        qkv_tensor_release(t);
+    }
+    float *bias = filled(MOST_N), *x = filled(300 * (K + 2));
+    for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
+        for (int threads = 1; threads <= 3; threads += 2) {
+            qkv_output all[3];
+            qkv_set_threads(threads);
+            for (int i = 0; i < 3; i++)
+                all[i] = (qkv_output){filled(rows[r] * n[i]), n[i], &w[i],
+                                      i == 1 ? NULL : bias};
+            assert_true(qkv_products(all, 3, x, K + 2, rows[r], &err));
+            for (int i = 0; i < 3; i++) {
+                float *alone = filled(rows[r] * n[i]);
+                assert_true(qkv_product(alone, n[i], x, K + 2, rows[r], &w[i],
+                                        all[i].bias, &err));
+                assert_memory_equal(alone, all[i].data,
+                                    (size_t)(rows[r] * n[i]) * sizeof *alone);
+                free(alone);
+                free(all[i].data);
+            }
+        }
+    for (int i = 0; i < 3; i++)
+        qkv_weight_reset(&w[i]);
+    free(bias);
+    free(x);
+    qkv_product_trim();
+}
+
+/* ---- products of matrices of floats ---- */
+
+static const struct {
+    int64_t m, n, k;
+    float alpha, beta;
+} gemms[] = {
+    {1, 1, 1, 1, 0}, {1, 70, 33, 1, 0}, {70, 1, 33, 2, 1}, {2, 2, 1, 1, 0},
+    {3, 5, 7, -1, 0.5f}, {16, 16, 16, 1, 1}, {17, 31, 300, 1, 0},
+    {47, 49, 257, 0.5f, -2}, {100, 3, 600, 1, 0}, {3, 100, 600, 1, 1},
+    {130, 90, 64, 1, 0}, {5, 4, 0, 1, 3}, {600, 300, 40, 1, 0},
+};
+
+/* op(x) element (i, j) */
+static double entry(const float *x, bool turned, int64_t ld, int64_t i,
+                    int64_t j)
+{
+    return (double)(turned ? x[j * ld + i] : x[i * ld + j]);
+}
+
+/* c = alpha op(a) op(b) + beta c, rows with gaps, which stay. */
+static void check_gemm(size_t at, bool ta, bool tb)
+{
+    const int64_t m = gemms[at].m, n = gemms[at].n, k = gemms[at].k;
+    const int64_t lda = (ta ? m : k) + 3, ldb = (tb ? k : n) + 1, ldc = n + 2;
+    const double alpha = (double)gemms[at].alpha;
+    const double beta = (double)gemms[at].beta;
+    float *a = filled((ta ? k : m) * lda), *b = filled((tb ? n : k) * ldb);
+    float *before = filled(m * ldc), *c = filled(m * ldc);
+    qkv_error err;
+    memcpy(c, before, (size_t)(m * ldc) * sizeof *c);
+    for (int64_t i = 0; i < m && beta == 0; i++)
+        c[i * ldc] = NAN;           /* does not count */
+    assert_true(qkv_gemm(ta, tb, m, n, k, gemms[at].alpha, a, lda, b, ldb,
+                         gemms[at].beta, c, ldc, &err));
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < ldc; j++) {
+            const double old = (double)before[i * ldc + j];
+            double want = 0, aa = 0, bb = 0;
+            for (int64_t l = 0; l < k && j < n; l++) {
+                const double x = entry(a, ta, lda, i, l);
+                const double y = entry(b, tb, ldb, l, j);
+                want += x * y;
+                aa += x * x;
+                bb += y * y;
+            }
+            want = j < n ? alpha * want + (beta == 0 ? 0 : beta * old) : old;
+            const double size = fabs(alpha) * sqrt(aa * bb)
+                + fabs(beta * old);
+            if (!(fabs((double)c[i * ldc + j] - want) <= TOL * size))
+                fail_msg("%s: product %d, ta %d, tb %d: [%d, %d] is %.9g, "
+                         "expected %.9g", qkv_kernel()->name, (int)at, ta, tb,
+                         (int)i, (int)j, (double)c[i * ldc + j], want);
+        }
+    free(a);
+    free(b);
+    free(c);
+    free(before);
+}
+
+static void matrices(void **state)
+{
+    (void)state;
+    const char *names[8];
+    const int tables = qkv_kernel_names(names, 8);
+    qkv_error err;
+    for (int t = 0; t < tables; t++) {
+        assert_true(qkv_kernel_choose(names[t], &err));
+        for (size_t i = 0; i < sizeof gemms / sizeof gemms[0]; i++)
+            for (int turned = 0; turned < 4; turned++)
+                check_gemm(i, turned & 1, turned & 2);
+    }
+    assert_true(qkv_kernel_choose(NULL, &err));
+}
+
 int main(void)
 {
     qkv_random_seed(&rng, 11);
@@ -505,6 +630,8 @@ int main(void)
         cmocka_unit_test(rows_alone),
         cmocka_unit_test(refused),
         cmocka_unit_test(strided),
+        cmocka_unit_test(together),
+        cmocka_unit_test(matrices),
         cmocka_unit_test(interrupted_or_without_memory)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,7 +25,7 @@
 enum {
     BLOCK = 32,                 /* queries of a piece */
     FEW = 4,                    /* up to so many: row by row */
-    FEW_IN_GROUP = 8,           /* (query, head) pairs of a key head: the same */
+    FEW_IN_GROUP = 8,           /* and (query, head) pairs of a key head */
     SMALL = 1 << 17,            /* multiply-adds that are not worth a thread */
     LARGE = 1 << 22             /* that are worth all threads */
 };

@@ -1,9 +1,10 @@
 /*
  * blas.h - the one place that knows OpenBLAS
  *
- * OpenBLAS runs on one thread, inside pieces that our pool hands out
- * (base/parallel.h), so the two never fight and bits do not depend on the
- * number of threads. LAPACK is in linalg.h.
+ * Products of matrices are made by our kernels where there are some for this
+ * processor, else by OpenBLAS on one thread; both inside pieces that our pool
+ * hands out (base/parallel.h), so that pools never fight and bits do not
+ * depend on the number of threads. LAPACK is in linalg.h.
  */
 #ifndef QKV_BLAS_H
 #define QKV_BLAS_H

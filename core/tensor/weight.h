@@ -18,7 +18,7 @@
  *
  * Stored types are any of dtype.def but the integers; arithmetic is float32
  * on unpacked values, so results are those of the dequantised matrix. Few
- * rows unpack in registers, many rows unpack cache-sized panels for sgemm.
+ * rows unpack in registers, many rows unpack cache-sized panels.
  * For few x rows the result of each row does not depend on how many there
  * are; which driver serves is chosen by the number of rows alone.
  */

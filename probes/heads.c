@@ -217,10 +217,12 @@ bool qkv_heads_measure(qkv_heads *h, qkv_model *m, const qkv_sequence *seqs,
     done = b.rows != NULL;
     while (done && b.first < n_seqs) {
         const int64_t n = batch_size(h, b.first);
+        qkv_progress_within("heads", (double)b.first / (double)n_seqs,
+                            (double)(b.first + n) / (double)n_seqs);
         done = run_batch(&b, m, n, err);
         b.first += n;
-        qkv_progress("heads", (double)b.first / (double)n_seqs);
     }
+    qkv_progress_within(NULL, 0, 0);
     qkv_free(b.rows);
     if (!done)
         qkv_heads_free(h);

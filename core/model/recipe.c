@@ -169,16 +169,22 @@ static bool tidy_edits(qkv_recipe *r, qkv_error *err)
 
 /* ---- forks ---- */
 
-bool qkv_recipe_fork_of(qkv_recipe *r, qkv_run *parent, qkv_error *err)
+bool qkv_run_can_fork(const qkv_run *r, qkv_error *err)
 {
-    const qkv_recipe *p = &parent->recipe;
-    if (p->n_hooks > 0)
+    if (r->recipe.n_hooks > 0)
         return qkv_fail(err, QKV_EINVAL, "a run with hooks cannot be forked, "
                         "as it cannot be executed again: give the hooks to "
                         "the fork");
-    if (p->revision != p->model->revision)
-        return qkv_fail(err, QKV_EINVAL, "the model's weights have changed "
-                        "since this run: a fork would mix old and new");
+    return r->recipe.revision == r->recipe.model->revision
+        || qkv_fail(err, QKV_EINVAL, "the model's weights have changed since "
+                    "this run: a fork would mix old and new");
+}
+
+bool qkv_recipe_fork_of(qkv_recipe *r, qkv_run *parent, qkv_error *err)
+{
+    const qkv_recipe *p = &parent->recipe;
+    if (!qkv_run_can_fork(parent, err))
+        return false;
     *r = (qkv_recipe){.model = qkv_model_retain(p->model),
                       .start_layer = p->start_layer, .stop_at = p->stop_at,
                       .parent = qkv_run_retain(parent)};

@@ -276,7 +276,8 @@ static bool lend(qkv_run *r, const uint8_t *layers, bool keys, qkv_error *err)
 bool qkv_run_lend(qkv_run *r, const uint8_t *layers, qkv_error *err)
 {
     const int64_t n_layers = r->stack->config.n_layers;
-    uint8_t *all = qkv_alloc_zero((size_t)(n_layers + 1), 1, err);
+    uint8_t *all = qkv_run_can_fork(r, err)
+        ? qkv_alloc_zero((size_t)(n_layers + 1), 1, err) : NULL;
     if (all == NULL)
         return false;
     memcpy(all, layers, (size_t)n_layers);

@@ -24,6 +24,9 @@ struct qkv_run {
  * parent has edited, and decide where each sequence enters. */
 bool qkv_recipe_prepare(qkv_recipe *r, qkv_error *err);
 
+/* Not of hooks, nor of weights that have changed since. */
+bool qkv_run_can_fork(const qkv_run *r, qkv_error *err);
+
 /* ---- run.c ---- */
 uint8_t *qkv_run_flags(const qkv_run *r, qkv_error *err);
 /* The plan whose records hold a slot, newest first; or NULL. */

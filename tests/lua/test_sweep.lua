@@ -215,7 +215,7 @@ for _, row in ipairs{
    axes = {"neuron"}, metric = metric, block = 0} end, "blocks of 0"},
   {"hooks", function() qkv.ablate{run = m:run(clean_ids, {hooks = {{site = "z",
    fn = function() end}}}), site = "z", axes = {"layer"}, metric = metric} end,
-   "hooks"},
+   "hooks cannot be forked"},
   {"a plot of three axes", function() three:plot() end, "3 axes"},
 } do
   check.error(row[2], row[3], row[1])

@@ -84,7 +84,7 @@ static qkv_model *open_tiny(void)
 static void sequences_of(qkv_sequence *seqs, const oracle_file *o, int n)
 {
     for (int i = 0; i < n; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "ids%d", i);
         const qkv_tensor *ids = member(o, name);
         seqs[i] = (qkv_sequence){.n = ids->shape[0],

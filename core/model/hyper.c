@@ -37,12 +37,13 @@ static const struct {
     bool must;
 } sizes[] = {
 #define SIZE(field, names, must) {offsetof(qkv_config, field), names, must}
-    SIZE(n_layers, "num_hidden_layers|n_layer|block_count", true),
-    SIZE(d_model, "hidden_size|n_embd|embedding_length", true),
-    SIZE(n_heads, "num_attention_heads|n_head|attention.head_count", true),
+    SIZE(n_layers, "num_hidden_layers|n_layer|n_layers|block_count", true),
+    SIZE(d_model, "hidden_size|n_embd|dim|embedding_length", true),
+    SIZE(n_heads, "num_attention_heads|n_head|n_heads|attention.head_count", true),
     SIZE(n_kv_heads, "num_key_value_heads|attention.head_count_kv", false),
     SIZE(d_head, "head_dim|attention.key_length", false),
-    SIZE(d_mlp, "intermediate_size|n_inner|feed_forward_length", false),
+    SIZE(d_mlp, "intermediate_size|n_inner|ffn_dim|hidden_dim"
+         "|feed_forward_length", false),
     SIZE(d_vocab, "vocab_size", false),
     SIZE(n_ctx, "max_position_embeddings|n_positions|n_ctx|context_length",
          true),
@@ -52,7 +53,8 @@ static const struct {
 
 #define EPS_KEYS "rms_norm_eps|layer_norm_epsilon|layer_norm_eps" \
     "|attention.layer_norm_rms_epsilon|attention.layer_norm_epsilon"
-#define ROPE_BASE_KEYS "rope_parameters.rope_theta|rope_theta|rope.freq_base"
+#define ROPE_BASE_KEYS "rope_parameters.rope_theta|rope_theta|rotary_emb_base" \
+    "|rope.freq_base"
 #define ROPE_TYPE_KEYS "rope_parameters.rope_type|rope_scaling.rope_type" \
     "|rope_scaling.type|rope.scaling.type"
 #define ROPE_KEY(name) "rope_parameters." name "|rope_scaling." name
@@ -97,16 +99,12 @@ static bool read_sizes(qkv_config *c, const qkv_facts *f, qkv_error *err)
     return true;
 }
 
-static bool read_activation(qkv_config *c, const qkv_family *family,
-                            const qkv_facts *f, qkv_error *err)
+static bool activation_named(qkv_activation *out, const char *name,
+                             const qkv_facts *f, qkv_error *err)
 {
-    const char *name = family->activation;
-    if (!qkv_facts_string(&name, f, "hidden_act|activation_function"
-                          "|hidden_activation", err))
-        return false;
     for (int a = 0; a < QKV_N_ACTIVATIONS; a++)
         if (qkv_text_is_one_of(activations[a].names, name)) {
-            c->activation = (qkv_activation)a;
+            *out = (qkv_activation)a;
             return true;
         }
     return qkv_fail(err, QKV_EUNSUPPORTED, "%s: activation '%s' is not one of "
@@ -114,9 +112,85 @@ static bool read_activation(qkv_config *c, const qkv_family *family,
                     name);
 }
 
-static bool read_rotary(qkv_config *c, const qkv_facts *f, qkv_error *err)
+static bool read_activations(qkv_config *c, const qkv_family *family,
+                             const qkv_facts *f, qkv_error *err)
 {
-    double share = 1;
+    const char *name = family->activation;
+    if (!qkv_facts_string(&name, f, "hidden_act|activation_function"
+                          "|hidden_activation|activation", err)
+        || !activation_named(&c->activation, name, f, err))
+        return false;
+    c->head_activation = c->activation;
+    return family->head_activation == NULL
+        || activation_named(&c->head_activation, family->head_activation, f,
+                            err);
+}
+
+/* Where a table of learned positions starts, and what takes none. */
+static bool read_positions(qkv_config *c, const qkv_family *family,
+                           const qkv_facts *f, qkv_error *err)
+{
+    c->position_offset = family->position_offset;
+    c->uncounted = -1;
+    if (!family->skips_pads)
+        return true;
+    c->uncounted = 1;           /* transformers' pad_token_id of RoBERTa */
+    if (!qkv_facts_integer(&c->uncounted, f, "pad_token_id", err))
+        return false;
+    if (c->uncounted < 0 || c->uncounted >= c->n_ctx - 1)
+        return qkv_fail(err, QKV_EFORMAT, "%s: pad_token_id is %lld, positions "
+                        "are counted from it and there are %lld", f->source,
+                        (long long)c->uncounted, (long long)c->n_ctx);
+    c->position_offset = c->uncounted + 1;
+    c->n_ctx -= c->position_offset;     /* the file counts the table's rows */
+    return true;
+}
+
+#define WINDOW_KEYS "sliding_window|attention.sliding_window"
+
+static bool read_window(qkv_config *c, const qkv_family *family,
+                        const qkv_facts *f, qkv_error *err)
+{
+    bool use = !family->window_is_optional;
+    if (!family->windowed)
+        return true;
+    c->window = qkv_facts_is_null(f, WINDOW_KEYS) ? 0 : family->window;
+    c->window_from = family->window_from;
+    if (!qkv_facts_boolean(&use, f, "use_sliding_window", err)
+        || !qkv_facts_integer(&c->window, f, WINDOW_KEYS, err)
+        || !qkv_facts_integer(&c->window_from, f, "max_window_layers", err))
+        return false;
+    if (c->window < 0 || c->window_from < 0)
+        return qkv_fail(err, QKV_EFORMAT, "%s: a window of %lld positions from "
+                        "layer %lld on", f->source, (long long)c->window,
+                        (long long)c->window_from);
+    if (family->window_is_optional && !use)
+        c->window = 0;
+    return true;
+}
+
+bool qkv_config_window(int64_t *window, const qkv_config *c,
+                       const qkv_facts *f, int64_t layer, qkv_error *err)
+{
+    char key[64];
+    const char *type = NULL;
+    snprintf(key, sizeof key, "layer_types.%lld", (long long)layer);
+    if (!qkv_facts_string(&type, f, key, err))
+        return false;
+    const bool slides = type != NULL ? strcmp(type, "sliding_attention") == 0
+        : layer >= c->window_from;
+    if (type != NULL && !slides && strcmp(type, "full_attention") != 0)
+        return qkv_fail(err, QKV_EUNSUPPORTED, "%s: %s is '%s', only "
+                        "full_attention and sliding_attention are supported",
+                        f->source, key, type);
+    *window = slides ? c->window : 0;
+    return true;
+}
+
+static bool read_rotary(qkv_config *c, const qkv_family *family,
+                        const qkv_facts *f, qkv_error *err)
+{
+    double share = family->rotary_share > 0 ? family->rotary_share : 1;
     int64_t dim = -1;
     const char *type = "default";
     c->rotary_base = 10000;
@@ -138,10 +212,10 @@ static bool read_rotary(qkv_config *c, const qkv_facts *f, qkv_error *err)
                              err))
         return false;
     c->rotary_dim = dim >= 0 ? dim : (int64_t)((double)c->d_head * share);
-    if (c->rotary_dim < 0 || c->rotary_dim > c->d_head
+    if (c->rotary_dim < 2 || c->rotary_dim > c->d_head
         || c->rotary_dim % 2 != 0)
         return qkv_fail(err, QKV_EFORMAT, "%s: %lld rotary dimensions of %lld, "
-                        "an even number was expected", f->source,
+                        "a positive even number was expected", f->source,
                         (long long)c->rotary_dim, (long long)c->d_head);
     if (!(c->rotary_base > 0) || !(c->rope_factor > 0)
         || !(c->rope_original > 0) || !(c->rope_high > c->rope_low))
@@ -196,19 +270,32 @@ bool qkv_config_read(qkv_config *c, const qkv_family *family,
         .learned_positions = family->learned_positions,
         .embed_norm = family->embed_norm, .final_norm = family->final_norm,
         .tied = family->tied, .eps = family->eps,
+        .parallel = family->parallel, .shared_norm = family->shared_norm,
+        .qk_norm = family->qk_norm,
     };
     snprintf(c->family, sizeof c->family, "%.*s",
              (int)strcspn(family->name, "|"), family->name);
-    bool scale_weights = true;
+    bool scale_weights = true, norm_first = c->layout == QKV_PRE_NORM;
+    bool no_final_norm = false;
     if (!check_musts(family->must, f, err) || !read_sizes(c, f, err)
-        || !read_activation(c, family, f, err)
+        || !read_activations(c, family, f, err)
+        || !read_positions(c, family, f, err)
+        || !read_window(c, family, f, err)
+        || !qkv_facts_boolean(&norm_first, f, "do_layer_norm_before", err)
+        || !qkv_facts_boolean(&no_final_norm, f, "_remove_final_layer_norm",
+                              err)
+        || !qkv_facts_boolean(&c->qk_norm, f, "qk_layernorm", err)
+        || !qkv_facts_boolean(&c->parallel, f, "use_parallel_residual", err)
         || !qkv_facts_number(&c->eps, f, EPS_KEYS, err)
         || !qkv_facts_boolean(&c->tied, f, "tie_word_embeddings", err)
         || !qkv_facts_boolean(&scale_weights, f, "scale_attn_weights", err)
         || !qkv_facts_boolean(&c->scale_by_layer, f,
                               "scale_attn_by_inverse_layer_idx", err)
-        || (family->rotary && !read_rotary(c, f, err)))
+        || (family->rotary && !read_rotary(c, family, f, err)))
         return false;
+    c->layout = norm_first ? QKV_PRE_NORM : QKV_POST_NORM;
+    if (!norm_first || no_final_norm)
+        c->final_norm = false;
     if (!family->token_types)
         c->n_types = 0;
     if (!(c->eps >= 0) || c->eps > 1)

@@ -46,14 +46,26 @@ typedef struct qkv_config {
     qkv_layout layout;
     qkv_head_kind head;
     qkv_activation activation;
+    qkv_activation head_activation;     /* of a masked head */
     bool gated;
     bool causal;
-    bool learned_positions;     /* a table of n_ctx rows, added */
+    bool parallel;              /* x + attn(ln1 x) + mlp(ln2 x) */
+    bool shared_norm;           /* ln1 serves the MLP too */
+    bool qk_norm;               /* a norm over d_head of q and k, same gain
+                                 * for all heads, before they turn */
+    bool learned_positions;     /* a table of n_ctx + position_offset rows,
+                                 * added */
+    int64_t position_offset;    /* the first position's row in it */
+    int64_t uncounted;          /* a token that takes no position (its row is
+                                 * position_offset - 1); -1: none */
     bool embed_norm;            /* a norm over the summed embeddings */
     bool final_norm;
     bool tied;                  /* the unembedding is the embedding */
     double attn_scale;          /* scores = attn_scale q.k */
     bool scale_by_layer;        /* ... / (layer + 1) */
+    /* A query sees `window` positions, itself included; 0: all before it. */
+    int64_t window;
+    int64_t window_from;        /* ... in layers from this one on */
     /* Rotary: the first rotary_dim dimensions of a head turn, i with
      * i + rotary_dim / 2, by pos * rotary_freq[i]. 0: none. */
     int64_t rotary_dim;
@@ -69,6 +81,11 @@ struct qkv_family;
  * naming it. d_vocab may stay 0: the embedding's shape tells. */
 bool qkv_config_read(qkv_config *c, const struct qkv_family *family,
                      const qkv_facts *f, qkv_error *err);
+
+/* The window of one layer: the file's list of layer types if it has one, else
+ * what c says. */
+bool qkv_config_window(int64_t *window, const qkv_config *c,
+                       const qkv_facts *f, int64_t layer, qkv_error *err);
 
 /* freq [rotary_dim / 2]: radians a position. divisors [rotary_dim / 2] (a
  * GGUF's rope_freqs; NULL: none) divide them. Su et al., arXiv:2104.09864;

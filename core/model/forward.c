@@ -175,17 +175,18 @@ static bool stem(qkv_exec *e, const float **x)
 /* ---- attention ---- */
 
 /* cos and sin of every row's angles, [row, rotary_dim / 2] each, one after
- * the other; in float, as the reference computes them. */
+ * the other, times the rotary scale; in float, as the reference computes them. */
 static void angles(qkv_exec *e, const float *freq)
 {
     const int64_t half = e->c->rotary_dim / 2;
     float *cosines = e->room[QKV_ROOM_ANGLES];
     float *sines = cosines + e->batch->n_rows * half;
+    const float scale = (float)e->c->rotary_scale;
     for (int64_t row = 0; row < e->batch->n_rows; row++) {
         for (int64_t i = 0; i < half; i++) {
             const float angle = (float)e->batch->positions[row] * freq[i];
-            cosines[row * half + i] = cosf(angle);
-            sines[row * half + i] = sinf(angle);
+            cosines[row * half + i] = cosf(angle) * scale;
+            sines[row * half + i] = sinf(angle) * scale;
         }
     }
 }

@@ -61,6 +61,8 @@ static const struct {
 
 enum { MOST_LAYERS = 1 << 14, MOST_SIZE = 1 << 30 };
 
+static const double PI2 = 6.283185307179586;
+
 static bool read_sizes(qkv_config *c, const qkv_facts *f, qkv_error *err)
 {
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -187,29 +189,117 @@ bool qkv_config_window(int64_t *window, const qkv_config *c,
     return true;
 }
 
+static bool read_rope_type(qkv_config *c, const qkv_facts *f, qkv_error *err)
+{
+    static const struct {
+        const char *names;
+        int type;
+    } types[] = {
+        /* dynamic: the base grows with texts longer than n_ctx, which are
+         * refused. Phi-3's first files say "su" for longrope. */
+        {"default|none|dynamic", QKV_ROPE_DEFAULT},
+        {"linear", QKV_ROPE_LINEAR}, {"llama3", QKV_ROPE_LLAMA3},
+        {"yarn", QKV_ROPE_YARN}, {"longrope|su", QKV_ROPE_LONG},
+    };
+    const char *type = "default";
+    if (!qkv_facts_string(&type, f, ROPE_TYPE_KEYS, err))
+        return false;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (qkv_text_is_one_of(types[i].names, type)) {
+            memcpy(&c->rope_type, &types[i].type, sizeof c->rope_type);
+            return true;
+        }
+    return qkv_fail(err, QKV_EUNSUPPORTED, "%s: rope scaling '%s' is not one "
+                    "of default, linear, dynamic, llama3, yarn, longrope",
+                    f->source, type);
+}
+
+static bool read_llama3(qkv_config *c, const qkv_facts *f, qkv_error *err)
+{
+    c->rope_low = 1;
+    c->rope_high = 4;
+    if (!qkv_facts_number(&c->rope_low, f, ROPE_KEY("low_freq_factor"), err)
+        || !qkv_facts_number(&c->rope_high, f, ROPE_KEY("high_freq_factor"),
+                             err))
+        return false;
+    return c->rope_high > c->rope_low
+        || qkv_fail(err, QKV_EFORMAT, "%s: low_freq_factor %g must be below "
+                    "high_freq_factor %g", f->source, c->rope_low,
+                    c->rope_high);
+}
+
+/* The dimension that turns so many times within the original context. */
+static double yarn_dimension(const qkv_config *c, double turns)
+{
+    return (double)c->rotary_dim * log(c->rope_original / (turns * PI2))
+        / (2 * log(c->rotary_base));
+}
+
+static double yarn_scale(double factor, double by)
+{
+    return factor <= 1 ? 1 : 0.1 * by * log(factor) + 1;
+}
+
+static bool read_yarn(qkv_config *c, const qkv_facts *f, qkv_error *err)
+{
+    double fast = 32, slow = 1, scale = 0, scale_all = 0;
+    bool whole = true;
+    if (!qkv_facts_number(&fast, f, ROPE_KEY("beta_fast"), err)
+        || !qkv_facts_number(&slow, f, ROPE_KEY("beta_slow"), err)
+        || !qkv_facts_number(&scale, f, ROPE_KEY("mscale"), err)
+        || !qkv_facts_number(&scale_all, f, ROPE_KEY("mscale_all_dim"), err)
+        || !qkv_facts_boolean(&whole, f, ROPE_KEY("truncate"), err))
+        return false;
+    if (!(fast > 0) || !(slow > 0) || !(c->rotary_base > 1))
+        return qkv_fail(err, QKV_EFORMAT, "%s: yarn's beta_fast %g and "
+                        "beta_slow %g must be positive, rope_theta %g above 1",
+                        f->source, fast, slow, c->rotary_base);
+    const double low = yarn_dimension(c, fast), high = yarn_dimension(c, slow);
+    c->rope_low = fmax(whole ? floor(low) : low, 0);
+    c->rope_high = fmin(whole ? ceil(high) : high, (double)c->rotary_dim - 1);
+    if (c->rope_low == c->rope_high)
+        c->rope_high += 0.001;
+    c->rotary_scale = scale != 0 && scale_all != 0
+        ? yarn_scale(c->rope_factor, scale)
+            / yarn_scale(c->rope_factor, scale_all)
+        : yarn_scale(c->rope_factor, 1);
+    return true;
+}
+
+/* Texts up to the original context take the short factors, longer ones take
+ * others for all their positions, so that no two of their prefixes agree:
+ * these are refused. */
+static void limit_long(qkv_config *c)
+{
+    if (c->rope_factor > 1)
+        c->rotary_scale = sqrt(1 + log(c->rope_factor)
+                               / log(c->rope_original));
+    if ((double)c->n_ctx > c->rope_original)
+        c->n_ctx = (int64_t)c->rope_original;
+}
+
 static bool read_rotary(qkv_config *c, const qkv_family *family,
                         const qkv_facts *f, qkv_error *err)
 {
     double share = family->rotary_share > 0 ? family->rotary_share : 1;
     int64_t dim = -1;
-    const char *type = "default";
     c->rotary_base = 10000;
-    c->rope_factor = c->rope_low = 1;
-    c->rope_high = 4;
+    c->rotary_scale = 1;
     c->rope_original = (double)c->n_ctx;
-    if (!qkv_facts_number(&c->rotary_base, f, ROPE_BASE_KEYS, err)
-        || !qkv_facts_string(&type, f, ROPE_TYPE_KEYS, err)
+    if (!read_rope_type(c, f, err)
+        || !qkv_facts_number(&c->rotary_base, f, ROPE_BASE_KEYS, err)
         || !qkv_facts_number(&share, f, ROPE_KEY("partial_rotary_factor")
                              "|partial_rotary_factor|rotary_pct", err)
         || !qkv_facts_integer(&dim, f, "rope.dimension_count", err)
-        || !qkv_facts_number(&c->rope_factor, f, ROPE_KEY("factor")
-                             "|rope.scaling.factor", err)
-        || !qkv_facts_number(&c->rope_low, f, ROPE_KEY("low_freq_factor"), err)
-        || !qkv_facts_number(&c->rope_high, f, ROPE_KEY("high_freq_factor"),
-                             err)
         || !qkv_facts_number(&c->rope_original, f,
-                             ROPE_KEY("original_max_position_embeddings"),
-                             err))
+                             ROPE_KEY("original_max_position_embeddings")
+                             "|original_max_position_embeddings"
+                             "|rope.scaling.original_context_length", err))
+        return false;
+    /* as transformers does where no factor is given */
+    c->rope_factor = (double)c->n_ctx / c->rope_original;
+    if (!qkv_facts_number(&c->rope_factor, f, ROPE_KEY("factor")
+                          "|rope.scaling.factor", err))
         return false;
     c->rotary_dim = dim >= 0 ? dim : (int64_t)((double)c->d_head * share);
     if (c->rotary_dim < 2 || c->rotary_dim > c->d_head
@@ -218,20 +308,37 @@ static bool read_rotary(qkv_config *c, const qkv_family *family,
                         "a positive even number was expected", f->source,
                         (long long)c->rotary_dim, (long long)c->d_head);
     if (!(c->rotary_base > 0) || !(c->rope_factor > 0)
-        || !(c->rope_original > 0) || !(c->rope_high > c->rope_low))
-        return qkv_fail(err, QKV_EFORMAT, "%s: rotary base %g, factor %g and "
-                        "bands %g to %g of %g must be positive and rising",
-                        f->source, c->rotary_base, c->rope_factor, c->rope_low,
-                        c->rope_high, c->rope_original);
-    if (strcmp(type, "default") == 0 || strcmp(type, "none") == 0)
-        c->rope_type = QKV_ROPE_DEFAULT;
-    else if (strcmp(type, "linear") == 0)
-        c->rope_type = QKV_ROPE_LINEAR;
-    else if (strcmp(type, "llama3") == 0)
-        c->rope_type = QKV_ROPE_LLAMA3;
-    else
-        return qkv_fail(err, QKV_EUNSUPPORTED, "%s: rope scaling '%s' is not "
-                        "one of default, linear, llama3", f->source, type);
+        || !(c->rope_original > 1))
+        return qkv_fail(err, QKV_EFORMAT, "%s: rotary base %g and factor %g "
+                        "must be positive, the original context %g above 1",
+                        f->source, c->rotary_base, c->rope_factor,
+                        c->rope_original);
+    if ((c->rope_type == QKV_ROPE_LLAMA3 && !read_llama3(c, f, err))
+        || (c->rope_type == QKV_ROPE_YARN && !read_yarn(c, f, err)))
+        return false;
+    if (c->rope_type == QKV_ROPE_LONG)
+        limit_long(c);
+    return qkv_facts_number(&c->rotary_scale, f, ROPE_KEY("attention_factor"),
+                            err);
+}
+
+bool qkv_config_divisors(float *divisors, const qkv_config *c,
+                         const qkv_facts *f, qkv_error *err)
+{
+    for (int64_t i = 0; i < c->rotary_dim / 2; i++) {
+        char names[128];
+        double value = 0;
+        snprintf(names, sizeof names, ROPE_KEY("short_factor.%lld"),
+                 (long long)i, (long long)i);
+        if (!qkv_facts_number(&value, f, names, err))
+            return false;
+        if (!(value > 0))
+            return qkv_fail(err, QKV_EFORMAT, "%s: longrope's short_factor "
+                            "holds no positive number for each of %lld "
+                            "frequencies", f->source,
+                            (long long)c->rotary_dim / 2);
+        divisors[i] = (float)value;
+    }
     return true;
 }
 
@@ -298,6 +405,13 @@ bool qkv_config_read(qkv_config *c, const qkv_family *family,
         c->final_norm = false;
     if (!family->token_types)
         c->n_types = 0;
+    int64_t d_embed = c->d_model;
+    if (!qkv_facts_integer(&d_embed, f, "word_embed_proj_dim", err))
+        return false;
+    if (d_embed != c->d_model)
+        return qkv_fail(err, QKV_EUNSUPPORTED, "%s: word_embed_proj_dim is "
+                        "%lld, only the hidden_size, %lld, is supported",
+                        f->source, (long long)d_embed, (long long)c->d_model);
     if (!(c->eps >= 0) || c->eps > 1)
         return qkv_fail(err, QKV_EFORMAT, "%s: epsilon %g, 0 to 1 was "
                         "expected", f->source, c->eps);
@@ -307,7 +421,6 @@ bool qkv_config_read(qkv_config *c, const qkv_family *family,
 
 void qkv_config_rotary(float *freq, const qkv_config *c, const float *divisors)
 {
-    const double pi2 = 6.283185307179586;
     for (int64_t i = 0; i < c->rotary_dim / 2; i++) {
         double w = pow(c->rotary_base,
                        -2.0 * (double)i / (double)c->rotary_dim);
@@ -318,10 +431,15 @@ void qkv_config_rotary(float *freq, const qkv_config *c, const float *divisors)
         } else if (c->rope_type == QKV_ROPE_LLAMA3) {
             /* turns within the original context: few are slowed down by the
              * factor, many are kept, a smooth mix between */
-            const double turns = c->rope_original * w / pi2;
+            const double turns = c->rope_original * w / PI2;
             double mix = (turns - c->rope_low) / (c->rope_high - c->rope_low);
             mix = mix < 0 ? 0 : mix > 1 ? 1 : mix;
             w *= mix + (1 - mix) / c->rope_factor;
+        } else if (c->rope_type == QKV_ROPE_YARN) {
+            double mix = ((double)i - c->rope_low)
+                / (c->rope_high - c->rope_low);
+            mix = mix < 0 ? 0 : mix > 1 ? 1 : mix;
+            w *= 1 - mix + mix / c->rope_factor;
         }
         freq[i] = (float)w;
     }

@@ -70,8 +70,12 @@ typedef struct qkv_config {
      * i + rotary_dim / 2, by pos * rotary_freq[i]. 0: none. */
     int64_t rotary_dim;
     double rotary_base;
-    enum { QKV_ROPE_DEFAULT, QKV_ROPE_LINEAR, QKV_ROPE_LLAMA3 } rope_type;
-    double rope_factor, rope_low, rope_high, rope_original;
+    enum { QKV_ROPE_DEFAULT, QKV_ROPE_LINEAR, QKV_ROPE_LLAMA3, QKV_ROPE_YARN,
+           QKV_ROPE_LONG } rope_type;
+    double rope_factor, rope_original;
+    double rope_low, rope_high; /* llama3's bands; yarn: the dimensions
+                                 * between which it mixes */
+    double rotary_scale;        /* of cos and sin */
 } qkv_config;
 
 struct qkv_family;
@@ -87,9 +91,15 @@ bool qkv_config_read(qkv_config *c, const struct qkv_family *family,
 bool qkv_config_window(int64_t *window, const qkv_config *c,
                        const qkv_facts *f, int64_t layer, qkv_error *err);
 
+/* divisors [rotary_dim / 2] of the frequencies, where the file's facts list
+ * them (longrope's short_factor, Ding et al., arXiv:2402.13753). */
+bool qkv_config_divisors(float *divisors, const qkv_config *c,
+                         const qkv_facts *f, qkv_error *err);
+
 /* freq [rotary_dim / 2]: radians a position. divisors [rotary_dim / 2] (a
  * GGUF's rope_freqs; NULL: none) divide them. Su et al., arXiv:2104.09864;
- * llama3's bands as in Hugging Face's modeling_rope_utils. */
+ * yarn: Peng et al., arXiv:2309.00071; these and llama3's bands as in Hugging
+ * Face's modeling_rope_utils. */
 void qkv_config_rotary(float *freq, const qkv_config *c,
                        const float *divisors);
 

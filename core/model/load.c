@@ -321,7 +321,15 @@ static bool rotary(const loader *l)
     qkv_tensor *divisors;
     if (!vector(l, &divisors, QKV_ROLE_ROPE_FREQS, 0, false, false, half))
         return false;
-    s->rotary = qkv_tensor_new(QKV_F32, 1, &half, NULL, l->err);
+    bool done = true;
+    if (divisors == NULL && s->config.rope_type == QKV_ROPE_LONG) {
+        divisors = qkv_tensor_new(QKV_F32, 1, &half, NULL, l->err);
+        done = divisors != NULL
+            && qkv_config_divisors(qkv_tensor_data(divisors), &s->config,
+                                   &l->facts, l->err);
+    }
+    if (done)
+        s->rotary = qkv_tensor_new(QKV_F32, 1, &half, NULL, l->err);
     if (s->rotary != NULL)
         qkv_config_rotary(qkv_tensor_data(s->rotary), &s->config,
                           qkv_optional(divisors));

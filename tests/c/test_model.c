@@ -189,7 +189,8 @@ static int compare(qkv_run *run, const oracle *o, int64_t first, int64_t n)
                 fail_msg("%s", err.msg);
             const double e = error_of(got, want, first + b);
             if (!(e <= (double)TOLERANCE))
-                fail_msg("%s of sequence %d is off by %g", name,
+                fail_msg("%s: %s of sequence %d is off by %g",
+                         qkv_run_recipe(run)->model->path, name,
                          (int)(first + b), e);
             qkv_tensor_release(got);
             seen++;
@@ -219,6 +220,16 @@ static const struct {
     {"opt", "", "activations.safetensors"},
     {"roberta", "", "activations.safetensors"},
     {"distilbert", "", "activations.safetensors"},
+    {"settings/qwen2_window", "", "activations.safetensors"},
+    {"settings/qwen3_layers", "", "activations.safetensors"},
+    {"settings/qwen2_yarn", "", "activations.safetensors"},
+    {"settings/mistral_dynamic", "", "activations.safetensors"},
+    {"settings/phi3_long", "", "activations.safetensors"},
+    {"settings/phi_qk", "", "activations.safetensors"},
+    {"settings/gpt_neox_in_turn", "", "activations.safetensors"},
+    {"settings/opt_post_norm", "", "activations.safetensors"},
+    {"settings/roberta_pads", "", "activations.safetensors"},
+    {"settings/distilbert_relu", "", "activations.safetensors"},
     {"llama", "F16.gguf", "F16.gguf.safetensors"},
     {"llama", "Q8_0.gguf", "Q8_0.gguf.safetensors"},
     {"llama", "Q4_0.gguf", "Q4_0.gguf.safetensors"},

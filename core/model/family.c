@@ -177,6 +177,22 @@ static const qkv_dialect dialects[] = {
         },
     },
     {
+        .family = "phi3", .format = QKV_FORMAT_GGUF, .prefixes = "",
+        .fusion = QKV_STACKED, .fused_gate = true,
+        .name = {
+            [QKV_ROLE_EMBED] = "token_embd.weight",
+            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
+            [QKV_ROLE_Q] = "blk.%d.attn_qkv.weight",
+            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
+            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
+            [QKV_ROLE_GATE] = "blk.%d.ffn_up.weight",
+            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
+            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
+            [QKV_ROLE_UNEMBED] = "output.weight",
+            [QKV_ROLE_ROPE_SHORT] = "rope_factors_short.weight",
+        },
+    },
+    {
         .family = "gpt_neox", .format = QKV_FORMAT_HF,
         .prefixes = "gpt_neox.|", .fusion = QKV_BY_HEAD,
         .name = {
@@ -189,6 +205,21 @@ static const qkv_dialect dialects[] = {
             [QKV_ROLE_OUT] = "~layers.%d.mlp.dense_4h_to_h.weight",
             [QKV_ROLE_LN_FINAL] = "~final_layer_norm.weight",
             [QKV_ROLE_UNEMBED] = "embed_out.weight",
+        },
+    },
+    {
+        .family = "gpt_neox", .format = QKV_FORMAT_GGUF, .prefixes = "",
+        .fusion = QKV_STACKED,
+        .name = {
+            [QKV_ROLE_EMBED] = "token_embd.weight",
+            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
+            [QKV_ROLE_Q] = "blk.%d.attn_qkv.weight",
+            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
+            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
+            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
+            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
+            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
+            [QKV_ROLE_UNEMBED] = "output.weight",
         },
     },
     {
@@ -206,6 +237,21 @@ static const qkv_dialect dialects[] = {
             [QKV_ROLE_OUT] = "~layers.%d.mlp.fc2.weight",
             [QKV_ROLE_LN_FINAL] = "~final_layernorm.weight",
             [QKV_ROLE_UNEMBED] = "lm_head.weight",
+        },
+    },
+    {
+        .family = "phi", .format = QKV_FORMAT_GGUF, .prefixes = "",
+        .name = {
+            [QKV_ROLE_EMBED] = "token_embd.weight",
+            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
+            [QKV_ROLE_Q] = "blk.%d.attn_q.weight",
+            [QKV_ROLE_K] = "blk.%d.attn_k.weight",
+            [QKV_ROLE_V] = "blk.%d.attn_v.weight",
+            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
+            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
+            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
+            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
+            [QKV_ROLE_UNEMBED] = "output.weight",
         },
     },
     {

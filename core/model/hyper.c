@@ -266,14 +266,8 @@ static bool read_yarn(qkv_config *c, const qkv_facts *f, qkv_error *err)
     return true;
 }
 
-/* Texts up to the original context take the short factors, longer ones take
- * others for all their positions, so that no two of their prefixes agree:
- * these are refused. */
-static void limit_long(qkv_config *c)
+void qkv_config_keep_short(qkv_config *c)
 {
-    if (c->rope_factor > 1)
-        c->rotary_scale = sqrt(1 + log(c->rope_factor)
-                               / log(c->rope_original));
     if ((double)c->n_ctx > c->rope_original)
         c->n_ctx = (int64_t)c->rope_original;
 }
@@ -316,10 +310,14 @@ static bool read_rotary(qkv_config *c, const qkv_family *family,
     if ((c->rope_type == QKV_ROPE_LLAMA3 && !read_llama3(c, f, err))
         || (c->rope_type == QKV_ROPE_YARN && !read_yarn(c, f, err)))
         return false;
-    if (c->rope_type == QKV_ROPE_LONG)
-        limit_long(c);
-    return qkv_facts_number(&c->rotary_scale, f, ROPE_KEY("attention_factor"),
-                            err);
+    if (c->rope_type == QKV_ROPE_LONG) {
+        if (c->rope_factor > 1)
+            c->rotary_scale = sqrt(1 + log(c->rope_factor)
+                                   / log(c->rope_original));
+        qkv_config_keep_short(c);
+    }
+    return qkv_facts_number(&c->rotary_scale, f, ROPE_KEY("attention_factor")
+                            "|rope.scaling.attn_factor", err);
 }
 
 bool qkv_config_divisors(float *divisors, const qkv_config *c,

@@ -91,6 +91,11 @@ bool qkv_config_read(qkv_config *c, const struct qkv_family *family,
 bool qkv_config_window(int64_t *window, const qkv_config *c,
                        const qkv_facts *f, int64_t layer, qkv_error *err);
 
+/* Longrope: texts up to the original context take one set of divisors, longer
+ * ones another for all their positions, so that no two of their prefixes
+ * agree. Those are refused: n_ctx ends with the original context. */
+void qkv_config_keep_short(qkv_config *c);
+
 /* divisors [rotary_dim / 2] of the frequencies, where the file's facts list
  * them (longrope's short_factor, Ding et al., arXiv:2402.13753). */
 bool qkv_config_divisors(float *divisors, const qkv_config *c,

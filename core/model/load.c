@@ -322,6 +322,12 @@ static bool rotary(const loader *l)
     if (!vector(l, &divisors, QKV_ROLE_ROPE_FREQS, 0, false, false, half))
         return false;
     bool done = true;
+    if (divisors == NULL) {     /* a GGUF says longrope by this alone */
+        if (!vector(l, &divisors, QKV_ROLE_ROPE_SHORT, 0, false, false, half))
+            return false;
+        if (divisors != NULL)
+            qkv_config_keep_short(&s->config);
+    }
     if (divisors == NULL && s->config.rope_type == QKV_ROPE_LONG) {
         divisors = qkv_tensor_new(QKV_F32, 1, &half, NULL, l->err);
         done = divisors != NULL

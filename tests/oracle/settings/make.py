@@ -6,10 +6,13 @@ Tiny random models (seed 7) run by transformers in float32, eager attention:
 two sequences, the second shorter and padded on the right. Kept: the input of
 block 1, and the logits.
 
-transformers 5.24.0, torch 2.13.0.
+transformers 5.24.0, torch 2.13.0, gguf 0.19.0.
 """
+import math
 import os
 
+import gguf
+import numpy
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -50,10 +53,69 @@ SETTINGS = {
                                   word_embed_proj_dim=24,
                                   activation_function="gelu")),
     "roberta_pads": ("Roberta", dict(hidden_act="relu", pad_token_id=3)),
+    # as GGUF, under gguf's names; llama.cpp's converter stacks GPT-NeoX's q,
+    # k and v
+    "qwen3_gguf": ("Qwen3", dict(head_dim=10, num_key_value_heads=1)),
+    "phi3_gguf": ("Phi3", dict(rope_parameters=LONG, num_key_value_heads=1,
+                               original_max_position_embeddings=32,
+                               pad_token_id=0, sliding_window=5)),
+    "phi_gguf": ("Phi", dict(num_key_value_heads=1)),
+    "gpt_neox_gguf": ("GPTNeoX", dict(rotary_pct=0.5)),
     "distilbert_relu": ("DistilBert", dict(dim=24, hidden_dim=32, n_layers=3,
                                            n_heads=3, activation="relu")),
 }
 LENGTHS = (14, 9)
+ARCHITECTURES = {"Qwen3": "qwen3", "Phi3": "phi3", "Phi": "phi2",
+                 "GPTNeoX": "gptneox"}
+
+
+def write_gguf(path, kind, model):
+    c, arch = model.config, ARCHITECTURES[kind]
+    w = gguf.GGUFWriter(path, arch)
+    rope = c.rope_parameters
+    d_head = getattr(c, "head_dim", None) or 8
+    eps = getattr(c, "rms_norm_eps", None) or c.layer_norm_eps
+    w.add_block_count(c.num_hidden_layers)
+    w.add_context_length(c.max_position_embeddings)
+    w.add_embedding_length(c.hidden_size)
+    w.add_feed_forward_length(c.intermediate_size)
+    w.add_head_count(c.num_attention_heads)
+    w.add_head_count_kv(getattr(c, "num_key_value_heads",
+                                c.num_attention_heads))
+    w.add_key_length(d_head)
+    w.add_rope_freq_base(rope["rope_theta"])
+    w.add_rope_dimension_count(
+        int(d_head * rope.get("partial_rotary_factor", 1)))
+    if kind in ("Phi3", "Qwen3"):
+        w.add_layer_norm_rms_eps(eps)
+    else:
+        w.add_layer_norm_eps(eps)
+    if kind == "GPTNeoX":
+        w.add_parallel_residual(c.use_parallel_residual)
+    if kind == "Phi3":
+        old = c.original_max_position_embeddings
+        w.add_sliding_window(c.sliding_window)
+        w.add_rope_scaling_orig_ctx_len(old)
+        w.add_rope_scaling_attn_factors(math.sqrt(
+            1 + math.log(c.max_position_embeddings / old) / math.log(old)))
+        for which in ("short", "long"):
+            w.add_tensor(f"rope_factors_{which}.weight",
+                         numpy.array(rope[which + "_factor"], "f4"))
+    names = gguf.get_tensor_name_map(
+        {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[arch],
+        c.num_hidden_layers)
+    for name, t in model.state_dict().items():
+        if "query_key_value" in name:
+            heads = c.num_attention_heads
+            t = t.reshape(heads, 3, d_head, -1).transpose(0, 1)
+            t = t.reshape(3 * heads * d_head, -1).squeeze(-1)
+        new = names.get_name(name, (".weight", ".bias"))
+        w.add_tensor(new, t.float().contiguous().numpy())
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
 
 here = os.path.dirname(os.path.abspath(__file__))
 for name, (kind, settings) in SETTINGS.items():
@@ -76,7 +138,11 @@ for name, (kind, settings) in SETTINGS.items():
         out = model(input_ids=ids, attention_mask=mask,
                     output_hidden_states=True)
     folder = os.path.join(here, name)
-    model.save_pretrained(folder)
+    if name.endswith("_gguf"):
+        os.makedirs(folder, exist_ok=True)
+        write_gguf(folder + "/F32.gguf", kind, model)
+    else:
+        model.save_pretrained(folder)
     if os.path.exists(folder + "/generation_config.json"):
         os.remove(folder + "/generation_config.json")
     save_file({"input_ids": ids, "attention_mask": mask,

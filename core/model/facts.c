@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/text.h"
 
 enum { MOST_FACTS = 1 << 16, MOST_ELEMENTS = 1024 };
 
@@ -217,6 +218,15 @@ const qkv_fact *qkv_facts_find(const qkv_facts *f, const char *names)
         at += bytes + (at[bytes] == '|');
     }
     return NULL;
+}
+
+bool qkv_facts_is_null(const qkv_facts *f, const char *names)
+{
+    for (int64_t i = 0; i < f->count; i++)
+        if (f->list[i].kind == QKV_FACT_NULL
+            && qkv_text_is_one_of(names, f->list[i].name))
+            return true;
+    return false;
 }
 
 static bool wrong_kind(const qkv_facts *f, const qkv_fact *fact,

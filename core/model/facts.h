@@ -36,6 +36,9 @@ void qkv_facts_free(qkv_facts *f);
 /* The first of some names, separated by '|', that is there and not null. */
 const qkv_fact *qkv_facts_find(const qkv_facts *f, const char *names);
 
+/* Is one of these names there, and null? */
+bool qkv_facts_is_null(const qkv_facts *f, const char *names);
+
 /* false with a message when the fact is there and of another kind; *out stays
  * as it is when there is none. */
 bool qkv_facts_integer(int64_t *out, const qkv_facts *f, const char *names,

@@ -180,17 +180,18 @@ static bool stem(qkv_exec *e, const float **x)
 /* ---- attention ---- */
 
 /* cos and sin of every row's angles, [row, rotary_dim / 2] each, one after
- * the other; in float, as the reference computes them. */
+ * the other, times the rotary scale; in float, as the reference computes them. */
 static void angles(qkv_exec *e, const float *freq)
 {
     const int64_t half = e->c->rotary_dim / 2;
     float *cosines = e->room[QKV_ROOM_ANGLES];
     float *sines = cosines + e->batch->n_rows * half;
+    const float scale = (float)e->c->rotary_scale;
     for (int64_t row = 0; row < e->batch->n_rows; row++) {
         for (int64_t i = 0; i < half; i++) {
             const float angle = (float)e->batch->positions[row] * freq[i];
-            cosines[row * half + i] = cosf(angle);
-            sines[row * half + i] = sinf(angle);
+            cosines[row * half + i] = cosf(angle) * scale;
+            sines[row * half + i] = sinf(angle) * scale;
         }
     }
 }
@@ -222,16 +223,21 @@ static void rotate_row(const qkv_exec *e, const void *args, int64_t row)
     }
 }
 
-/* *out = the rotated x [rows, heads * d_head], and fire it; x itself in models
- * without rotary. */
+/* *out = x [rows, heads * d_head] normalised by head where there is such a
+ * norm, and turned; fires it. x itself in models without rotary. */
 static bool rotate(qkv_exec *e, const float **out, const float *x,
-                   int64_t heads, qkv_site site, int64_t layer)
+                   int64_t heads, const qkv_norm *n, qkv_site site,
+                   int64_t layer)
 {
     *out = x;
     if (e->c->rotary_dim == 0)
         return true;
-    const turning t = {.out = qkv_exec_home(e, site, layer), .x = x,
-                       .heads = heads};
+    turning t = {.out = qkv_exec_home(e, site, layer), .x = x,
+                 .heads = heads};
+    if (e->c->qk_norm) {
+        qkv_norm_heads(t.out, x, e->rows * heads, e->c->d_head, n, e->c);
+        t.x = t.out;
+    }
     each_row(e, rotate_row, &t, e->rows, heads * e->c->d_head);
     *out = t.out;
     return qkv_fire_rows(e, site, layer, t.out, false);
@@ -366,8 +372,10 @@ static bool attention(qkv_exec *e, int64_t layer, const float *x)
         && qkv_fire_rows(e, QKV_SITE_Q, layer, q, false)
         && qkv_fire_rows(e, QKV_SITE_K, layer, k, false)
         && qkv_fire_rows(e, QKV_SITE_V, layer, v, false)
-        && rotate(e, &queries, q, e->c->n_heads, QKV_SITE_ROT_Q, layer)
-        && rotate(e, &keys, k, e->c->n_kv_heads, QKV_SITE_ROT_K, layer)
+        && rotate(e, &queries, q, e->c->n_heads, &b->q_norm, QKV_SITE_ROT_Q,
+                  layer)
+        && rotate(e, &keys, k, e->c->n_kv_heads, &b->k_norm, QKV_SITE_ROT_K,
+                  layer)
         && attend_all(e, layer, z, queries, keys, v)
         && qkv_fire_rows(e, QKV_SITE_Z, layer, z, false)
         && project(e, layer, z);
@@ -402,6 +410,7 @@ static bool mlp(qkv_exec *e, int64_t layer, const float *x)
 /* ---- blocks ---- */
 
 /* Pre-norm: mid = x + attn(ln1 x), x' = mid + mlp(ln2 mid).
+ * Parallel: x' = x + attn(ln1 x) + mlp(ln2 x), or with ln1 for both.
  * Post-norm: mid = ln1(x + attn x), x' = ln2(mid + mlp mid). */
 static bool block(qkv_exec *e, int64_t layer, const float **x)
 {
@@ -420,10 +429,13 @@ static bool block(qkv_exec *e, int64_t layer, const float **x)
     if (!qkv_fire_rows(e, QKV_SITE_RESID_MID, layer, mid, false))
         return false;
     const float *stream = mid;
-    if (!norm(e, &in, mid, post_norm ? &b->ln1 : &b->ln2,
-              post_norm ? QKV_SITE_LN1_SCALE : QKV_SITE_LN2_SCALE,
-              post_norm ? QKV_SITE_LN1 : QKV_SITE_LN2, layer)
-        || !mlp(e, layer, in))
+    if (!e->c->shared_norm
+        && !norm(e, &in, e->c->parallel ? *x : mid,
+                 post_norm ? &b->ln1 : &b->ln2,
+                 post_norm ? QKV_SITE_LN1_SCALE : QKV_SITE_LN2_SCALE,
+                 post_norm ? QKV_SITE_LN1 : QKV_SITE_LN2, layer))
+        return false;
+    if (!mlp(e, layer, in))
         return false;
     if (post_norm)
         stream = in;

@@ -128,12 +128,17 @@ static bool vector(const loader *l, qkv_tensor **out, qkv_role role,
     return *out != NULL;
 }
 
+static bool norm_over(const loader *l, qkv_norm *out, qkv_role role,
+                      int64_t layer, int64_t n)
+{
+    return vector(l, &out->gain, role, layer, false, true, n)
+        && vector(l, &out->bias, role, layer, true,
+                  l->stack->config.norm == QKV_NORM_LAYER, n);
+}
+
 static bool norm(const loader *l, qkv_norm *out, qkv_role role, int64_t layer)
 {
-    const qkv_config *c = &l->stack->config;
-    return vector(l, &out->gain, role, layer, false, true, c->d_model)
-        && vector(l, &out->bias, role, layer, true,
-                  c->norm == QKV_NORM_LAYER, c->d_model);
+    return norm_over(l, out, role, layer, l->stack->config.d_model);
 }
 
 /* A matrix [n, k] of a role into w. transposed: stored [k, n]. */
@@ -166,25 +171,43 @@ static bool linear(const loader *l, qkv_linear *out, qkv_role role,
         && vector(l, &out->bias, role, layer, true, false, n);
 }
 
-/* ---- q, k, v: three matrices, or one; rows as they come, or in pairs ---- */
+/* ---- fused matrices, and rows in pairs: row maps of weight.h ---- */
 
-/* Rows [first, first + n) of the fused matrix and bias. */
+/* out's bias from the one that belongs to the stored matrix, by out's row map;
+ * none from NULL. */
+static bool map_bias(const loader *l, qkv_linear *out,
+                     const qkv_tensor *stored)
+{
+    const qkv_weight *w = &out->w;
+    if (stored == NULL)
+        return true;
+    out->bias = qkv_tensor_new(QKV_F32, 1, &w->n, NULL, l->err);
+    if (out->bias == NULL)
+        return false;
+    const float *from = qkv_tensor_data(stored);
+    float *to = qkv_tensor_data(out->bias);
+    for (int64_t i = 0; i < w->n; i++) {
+        const int64_t j = i % w->group, half = w->group / 2;
+        const int64_t at = !w->pairs ? j : j < half ? 2 * j
+            : 2 * (j - half) + 1;
+        to[i] = from[w->first + i / w->group * w->pitch + at];
+    }
+    return true;
+}
+
+/* n rows of the fused matrix and bias: groups of `group` rows, `pitch` apart,
+ * the first at `first`. */
 static bool part(const loader *l, qkv_linear *out, const qkv_linear *fused,
-                 int64_t first, int64_t n)
+                 int64_t first, int64_t n, int64_t group, int64_t pitch)
 {
     out->w = fused->w;
     out->w.stored = qkv_tensor_retain(fused->w.stored);
     out->w.first = first;
-    out->w.n = out->w.group = out->w.pitch = n;
-    if (!qkv_weight_check(&out->w, "attention's fused matrix", l->err))
-        return false;
-    if (fused->bias == NULL)
-        return true;
-    qkv_tensor *slice = qkv_tensor_slice(fused->bias, 0, first, first + n,
-                                         l->err);
-    out->bias = slice != NULL ? qkv_tensor_float(slice, l->err) : NULL;
-    qkv_tensor_release(slice);
-    return out->bias != NULL;
+    out->w.n = n;
+    out->w.group = group;
+    out->w.pitch = pitch;
+    return qkv_weight_check(&out->w, "a fused matrix", l->err)
+        && map_bias(l, out, fused->bias);
 }
 
 static void linear_reset(qkv_linear *l)
@@ -202,20 +225,32 @@ static bool unpair(const loader *l, qkv_linear *out, int64_t d_head)
     out->w.pairs = true;
     if (!qkv_weight_check(&out->w, "q or k", l->err))
         return false;
-    if (out->bias == NULL)
-        return true;
-    qkv_tensor *ordered = qkv_tensor_clone(out->bias, l->err);
-    if (ordered == NULL)
-        return false;
-    const float *from = qkv_tensor_data(out->bias);
-    float *to = qkv_tensor_data(ordered);
-    for (int64_t i = 0; i < out->w.n; i++) {
-        const int64_t j = i % d_head, half = d_head / 2;
-        to[i] = from[i - j + (j < half ? 2 * j : 2 * (j - half) + 1)];
-    }
-    qkv_tensor_release(out->bias);
-    out->bias = ordered;
-    return true;
+    qkv_tensor *stored = out->bias;
+    out->bias = NULL;
+    const bool done = map_bias(l, out, stored);
+    qkv_tensor_release(stored);
+    return done;
+}
+
+/* q, k, v from the one matrix that holds them. */
+static bool split(const loader *l, qkv_block *b, int64_t layer)
+{
+    const qkv_config *c = &l->stack->config;
+    const int64_t n_q = c->n_heads * c->d_head, d = c->d_head;
+    const int64_t n_kv = c->n_kv_heads * c->d_head;
+    qkv_linear fused = {0};
+    bool done = linear(l, &fused, QKV_ROLE_Q, layer, n_q + 2 * n_kv,
+                       c->d_model);
+    if (done && l->dialect->fusion == QKV_BY_HEAD)
+        done = part(l, &b->q, &fused, 0, n_q, d, 3 * d)
+            && part(l, &b->k, &fused, d, n_kv, d, 3 * d)
+            && part(l, &b->v, &fused, 2 * d, n_kv, d, 3 * d);
+    else if (done)
+        done = part(l, &b->q, &fused, 0, n_q, n_q, n_q)
+            && part(l, &b->k, &fused, n_q, n_kv, n_kv, n_kv)
+            && part(l, &b->v, &fused, n_q + n_kv, n_kv, n_kv, n_kv);
+    linear_reset(&fused);
+    return done;
 }
 
 static bool attention(const loader *l, qkv_block *b, int64_t layer)
@@ -223,15 +258,8 @@ static bool attention(const loader *l, qkv_block *b, int64_t layer)
     const qkv_config *c = &l->stack->config;
     const int64_t n_q = c->n_heads * c->d_head;
     const int64_t n_kv = c->n_kv_heads * c->d_head;
-    if (l->dialect->fused_qkv) {
-        qkv_linear fused = {0};
-        const bool done =
-            linear(l, &fused, QKV_ROLE_Q, layer, n_q + 2 * n_kv, c->d_model)
-            && part(l, &b->q, &fused, 0, n_q)
-            && part(l, &b->k, &fused, n_q, n_kv)
-            && part(l, &b->v, &fused, n_q + n_kv, n_kv);
-        linear_reset(&fused);
-        if (!done)
+    if (l->dialect->fusion != QKV_APART) {
+        if (!split(l, b, layer))
             return false;
     } else if (!linear(l, &b->q, QKV_ROLE_Q, layer, n_q, c->d_model)
                || !linear(l, &b->k, QKV_ROLE_K, layer, n_kv, c->d_model)
@@ -240,6 +268,12 @@ static bool attention(const loader *l, qkv_block *b, int64_t layer)
     }
     if (l->dialect->pairs && (!unpair(l, &b->q, c->d_head)
                               || !unpair(l, &b->k, c->d_head)))
+        return false;
+    if (c->qk_norm
+        && (!norm_over(l, &b->q_norm, QKV_ROLE_Q_NORM, layer, c->d_head)
+            || !norm_over(l, &b->k_norm, QKV_ROLE_K_NORM, layer, c->d_head)))
+        return false;
+    if (!qkv_config_window(&b->window, c, &l->facts, layer, l->err))
         return false;
     b->scale = (float)(c->attn_scale
                        / (c->scale_by_layer ? (double)(layer + 1) : 1));
@@ -250,15 +284,32 @@ static bool attention(const loader *l, qkv_block *b, int64_t layer)
 
 /* ---- parts of a stack ---- */
 
+/* The matrices that the MLP's input goes through. */
+static bool mlp_in(const loader *l, qkv_block *b, int64_t layer)
+{
+    const qkv_config *c = &l->stack->config;
+    const int64_t n = c->d_mlp;
+    if (l->dialect->fused_gate) {
+        qkv_linear fused = {0};
+        const bool done =
+            linear(l, &fused, QKV_ROLE_GATE, layer, 2 * n, c->d_model)
+            && part(l, &b->gate, &fused, 0, n, n, n)
+            && part(l, &b->in, &fused, n, n, n, n);
+        linear_reset(&fused);
+        return done;
+    }
+    return (!c->gated
+            || linear(l, &b->gate, QKV_ROLE_GATE, layer, n, c->d_model))
+        && linear(l, &b->in, QKV_ROLE_IN, layer, n, c->d_model);
+}
+
 static bool block(const loader *l, qkv_block *b, int64_t layer)
 {
     const qkv_config *c = &l->stack->config;
     return norm(l, &b->ln1, QKV_ROLE_LN1, layer)
         && attention(l, b, layer)
-        && norm(l, &b->ln2, QKV_ROLE_LN2, layer)
-        && (!c->gated || linear(l, &b->gate, QKV_ROLE_GATE, layer, c->d_mlp,
-                                c->d_model))
-        && linear(l, &b->in, QKV_ROLE_IN, layer, c->d_mlp, c->d_model)
+        && (c->shared_norm || norm(l, &b->ln2, QKV_ROLE_LN2, layer))
+        && mlp_in(l, b, layer)
         && linear(l, &b->out, QKV_ROLE_OUT, layer, c->d_model, c->d_mlp);
 }
 
@@ -270,7 +321,21 @@ static bool rotary(const loader *l)
     qkv_tensor *divisors;
     if (!vector(l, &divisors, QKV_ROLE_ROPE_FREQS, 0, false, false, half))
         return false;
-    s->rotary = qkv_tensor_new(QKV_F32, 1, &half, NULL, l->err);
+    bool done = true;
+    if (divisors == NULL) {     /* a GGUF says longrope by this alone */
+        if (!vector(l, &divisors, QKV_ROLE_ROPE_SHORT, 0, false, false, half))
+            return false;
+        if (divisors != NULL)
+            qkv_config_keep_short(&s->config);
+    }
+    if (divisors == NULL && s->config.rope_type == QKV_ROPE_LONG) {
+        divisors = qkv_tensor_new(QKV_F32, 1, &half, NULL, l->err);
+        done = divisors != NULL
+            && qkv_config_divisors(qkv_tensor_data(divisors), &s->config,
+                                   &l->facts, l->err);
+    }
+    if (done)
+        s->rotary = qkv_tensor_new(QKV_F32, 1, &half, NULL, l->err);
     if (s->rotary != NULL)
         qkv_config_rotary(qkv_tensor_data(s->rotary), &s->config,
                           qkv_optional(divisors));
@@ -296,8 +361,8 @@ static bool stem(const loader *l)
     c->d_vocab = rows;
     return matrix(l, &s->embed, QKV_ROLE_EMBED, 0, false, rows, c->d_model)
         && (!c->learned_positions
-            || matrix(l, &s->positions, QKV_ROLE_POSITIONS, 0, false, c->n_ctx,
-                      c->d_model))
+            || matrix(l, &s->positions, QKV_ROLE_POSITIONS, 0, false,
+                      c->n_ctx + c->position_offset, c->d_model))
         && (c->n_types == 0
             || matrix(l, &s->types, QKV_ROLE_TYPES, 0, false, c->n_types,
                       c->d_model))
@@ -571,6 +636,8 @@ static void block_reset(qkv_block *b)
 {
     norm_reset(&b->ln1);
     norm_reset(&b->ln2);
+    norm_reset(&b->q_norm);
+    norm_reset(&b->k_norm);
     qkv_linear *all[] = {&b->q, &b->k, &b->v, &b->o, &b->gate, &b->in, &b->out};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         linear_reset(all[i]);

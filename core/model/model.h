@@ -28,6 +28,7 @@ typedef struct qkv_block {
     qkv_norm ln1, ln2;
     qkv_linear q;               /* [n_heads * d_head, d_model] */
     qkv_linear k, v;            /* [n_kv_heads * d_head, d_model] */
+    qkv_norm q_norm, k_norm;    /* over d_head, before they turn; or none */
     qkv_linear o;               /* [d_model, n_heads * d_head] */
     qkv_linear gate;            /* [d_mlp, d_model]; w.stored NULL: not gated */
     qkv_linear in;              /* [d_mlp, d_model]; gated: the linear branch */
@@ -43,7 +44,8 @@ typedef struct qkv_stack {
     const char *prefix;         /* of site names: "", "encoder." */
     qkv_config config;
     qkv_weight embed;           /* [d_vocab, d_model] */
-    qkv_weight positions;       /* [n_ctx, d_model], or none */
+    qkv_weight positions;       /* [n_ctx + position_offset, d_model], or
+                                 * none */
     qkv_weight types;           /* [n_types, d_model], or none */
     qkv_norm embed_norm;
     qkv_block *blocks;          /* [n_layers] */

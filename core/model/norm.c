@@ -21,17 +21,24 @@ typedef struct work {
     bool centred;
 } work;
 
+static double mean_of(const work *w, const float *x)
+{
+    return w->centred ? qkv_kernel()->sum(x, w->d) / (double)w->d : 0;
+}
+
+static float scale_of(const work *w, const float *x, double mean)
+{
+    return (float)sqrt(qkv_kernel()->sum_squares(x, mean, w->d)
+                       / (double)w->d + w->eps);
+}
+
 static void scale_body(void *context, int64_t begin, int64_t end, int thread)
 {
     (void)thread;
     const work *w = context;
-    const qkv_kernels *kernel = qkv_kernel();
     for (int64_t row = begin; row < end; row++) {
         const float *x = w->x + row * w->d;
-        const double mean = w->centred
-            ? kernel->sum(x, w->d) / (double)w->d : 0;
-        w->out[row] = (float)sqrt(kernel->sum_squares(x, mean, w->d)
-                                  / (double)w->d + w->eps);
+        w->out[row] = scale_of(w, x, mean_of(w, x));
     }
 }
 
@@ -43,17 +50,18 @@ void qkv_norm_scale(float *scale, const float *x, int64_t rows,
     qkv_parallel(rows, CHUNK, scale_body, &w);
 }
 
+/* scale NULL: computed here. */
 static void apply_body(void *context, int64_t begin, int64_t end, int thread)
 {
     (void)thread;
     const work *w = context;
-    const qkv_kernels *kernel = qkv_kernel();
     for (int64_t row = begin; row < end; row++) {
         const float *x = w->x + row * w->d;
-        const double mean = w->centred
-            ? kernel->sum(x, w->d) / (double)w->d : 0;
-        kernel->normalise(w->out + row * w->d, x, (float)mean,
-                          1 / w->scale[row], w->gain, w->bias, w->d);
+        const double mean = mean_of(w, x);
+        const float scale = w->scale != NULL ? w->scale[row]
+            : scale_of(w, x, mean);
+        qkv_kernel()->normalise(w->out + row * w->d, x, (float)mean,
+                                1 / scale, w->gain, w->bias, w->d);
     }
 }
 
@@ -62,6 +70,16 @@ void qkv_norm_apply(float *out, const float *x, const float *scale,
 {
     work w = {.out = out, .x = x, .scale = scale, .d = c->d_model,
               .gain = qkv_optional(n->gain), .bias = qkv_optional(n->bias),
+              .centred = c->norm == QKV_NORM_LAYER};
+    qkv_parallel(rows, CHUNK, apply_body, &w);
+}
+
+void qkv_norm_heads(float *out, const float *x, int64_t rows, int64_t n,
+                    const qkv_norm *norm, const qkv_config *c)
+{
+    work w = {.out = out, .x = x, .d = n, .eps = c->eps,
+              .gain = qkv_optional(norm->gain),
+              .bias = qkv_optional(norm->bias),
               .centred = c->norm == QKV_NORM_LAYER};
     qkv_parallel(rows, CHUNK, apply_body, &w);
 }
@@ -93,7 +111,7 @@ bool qkv_masked_head(float *out, const float *x, int64_t rows,
                                   qkv_optional(s->mlm_dense.bias), err);
     if (done) {
         float *scale = y + rows * d;
-        qkv_activate(y, y, c->activation, rows * d);
+        qkv_activate(y, y, c->head_activation, rows * d);
         qkv_norm_scale(scale, y, rows, c);
         qkv_norm_apply(out, y, scale, rows, &s->mlm_norm, c);
     }

@@ -18,6 +18,11 @@ void qkv_norm_scale(float *scale, const float *x, int64_t rows,
 void qkv_norm_apply(float *out, const float *x, const float *scale,
                     int64_t rows, const qkv_norm *n, const qkv_config *c);
 
+/* out [rows, n] = norm(x [rows, n]) in one step: of q or k, a row a head. out
+ * may be x. */
+void qkv_norm_heads(float *out, const float *x, int64_t rows, int64_t n,
+                    const qkv_norm *norm, const qkv_config *c);
+
 /* out [n] = f(x [n]); out may be x. */
 void qkv_activate(float *out, const float *x, qkv_activation f, int64_t n);
 

@@ -312,12 +312,23 @@ static int64_t entry(const qkv_sequence *s, int64_t start)
     return s->l0 > start ? s->l0 : start;
 }
 
+/* How many of a sequence's first n tokens take a position. */
+static int64_t count_positions(const qkv_config *c, const qkv_sequence *s,
+                               int64_t n)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++)
+        count += s->ids[i] != c->uncounted;
+    return count;
+}
+
 /* Rows of positions [p0, n) of every sequence, p0 its own unless `last` (then
  * n - 1). The arrays are one block, to be freed through *batch->segments. */
 static bool make_batch(qkv_batch *b, qkv_run *r, int64_t start, bool last,
                        qkv_error *err)
 {
     const qkv_recipe *rc = &r->recipe;
+    const qkv_config *c = &r->stack->config;
     int64_t rows = 0;
     bool typed = false;
     for (int64_t i = 0; i < rc->n_seqs; i++) {
@@ -347,10 +358,12 @@ static bool make_batch(qkv_batch *b, qkv_run *r, int64_t start, bool last,
                 return false;
             }
         }
+        int64_t at = c->position_offset + count_positions(c, s, p0);
         for (int64_t p = p0; p < s->n; p++, row++) {
             tokens[row] = s->ids[p];
             types[row] = s->types != NULL ? s->types[p] : 0;
-            positions[row] = (int32_t)p;
+            positions[row] = s->ids[p] == c->uncounted
+                ? (int32_t)c->position_offset - 1 : (int32_t)at++;
         }
     }
     *b = (qkv_batch){.n_rows = rows, .n_segments = rc->n_seqs,

@@ -14,7 +14,8 @@
 
 typedef enum needs {
     NEEDS_ALWAYS, NEEDS_POSITIONS, NEEDS_TYPES, NEEDS_EMBED_NORM,
-    NEEDS_ROTARY, NEEDS_GATED, NEEDS_POST_NORM, NEEDS_FINAL_NORM,
+    NEEDS_ROTARY, NEEDS_IN_TURN, NEEDS_SECOND_NORM, NEEDS_GATED,
+    NEEDS_POST_NORM, NEEDS_FINAL_NORM,
     NEEDS_POOLER, NEEDS_NEXT_SENTENCE, NEEDS_MASKED, NEEDS_LOGITS
 } needs;
 
@@ -41,6 +42,10 @@ bool qkv_site_is_there(qkv_site site, const qkv_stack *s)
         return c->embed_norm;
     case NEEDS_ROTARY:
         return c->rotary_dim > 0;
+    case NEEDS_IN_TURN:         /* attention, then the MLP */
+        return !c->parallel;
+    case NEEDS_SECOND_NORM:
+        return !c->shared_norm;
     case NEEDS_GATED:
         return c->gated;
     case NEEDS_POST_NORM:

@@ -17,6 +17,10 @@ local families <const> = {
   {name = "gpt2", path = "/tests/oracle/gpt2"},
   {name = "bert", path = "/tests/oracle/bert"},
 }
+for _, name in ipairs{"mistral", "qwen2", "qwen3", "phi3", "gpt_neox", "phi",
+                      "opt", "roberta", "distilbert"} do
+  families[#families + 1] = {name = name, path = "/tests/oracle/" .. name}
+end
 
 -- The sites in their short names, each once.
 local function sites_of(m)
@@ -90,7 +94,7 @@ for _, family in ipairs(families) do
   local list, alone <const> = {}, {}
   for layer = 0, m.config.n_layers - 1 do
     for pos = 0, 6, 2 do
-      local edit = {site = "resid_mid", layer = m.config.n_layers - 1 - layer,
+      local edit = {site = "attn_out", layer = m.config.n_layers - 1 - layer,
                     pos = pos, op = "scale", value = 0.5}
       list[#list + 1] = {edits = {edit}}
       alone[#list] = m:run(prompt, {edits = {edit}})

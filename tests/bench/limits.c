@@ -1,8 +1,8 @@
 /*
  * limits.c - what this machine can do, whoever asks: arithmetic, sgemm, reading
  *
- * No code of qkv is in it, so that qkv can be held against it. Requests come
- * one a line, each is answered with one number, the best of several tries,
+ * No code of qkv is in it but the pool that hands out work, so that qkv can be
+ * held against it. Requests come one a line, each is answered with one number, the best of several tries,
  * since a limit is what can be reached:
  *   fma            multiply-adds in registers, GFLOP/s (2 for each)
  *   sgemm M N K    OpenBLAS, row-major, weights transposed, GFLOP/s
@@ -23,9 +23,8 @@
 #include <string.h>
 #include <time.h>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "base/parallel.h"
+
 #if defined __x86_64__ && defined __GNUC__
 #include <immintrin.h>
 #define X86 1
@@ -163,15 +162,6 @@ static instructions best_instructions(void)
 
 /* ---- measuring ---- */
 
-static int n_threads(void)
-{
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
-}
-
 static double now(void)         /* seconds */
 {
     struct timespec t;
@@ -194,57 +184,92 @@ static float *floats(int64_t n)
 
 static volatile float sink;     /* where results go, so that they are made */
 
-static double fma_once(const instructions *with)
+/* A share of the work for each thread, and where its sum goes. */
+typedef struct shares {
+    const instructions *with;
+    const float *x;             /* read: [pieces, SUMS * width] */
+    int64_t pieces;
+    float *sums;                /* [threads], LINE bytes apart */
+} shares;
+
+enum { APART = LINE / sizeof(float), MOST_THREADS = 256 };
+static float sums[MOST_THREADS * APART];
+
+/* Seconds that the body takes for all shares. */
+static double timed(qkv_body *body, void *context)
+{
+    const int threads = qkv_threads();
+    memset(sums, 0, sizeof sums);
+    const double start = now();
+    qkv_parallel(threads, 1, body, context);
+    const double seconds = now() - start;
+    for (int i = 0; i < threads; i++)
+        sink = sums[i * APART];
+    return seconds;
+}
+
+static void fma_share(void *context, int64_t begin, int64_t end, int thread)
 {
     static const float x[2] = {0.999f, 0.001f};     /* stays near 1 */
-    const int threads = n_threads();
-    float sum = 0;
-    const double start = now();
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static, 1) reduction(+:sum)
-#endif
-    for (int i = 0; i < threads; i++)
-        with->fma(&sum, x, ROUNDS);
-    const double seconds = now() - start;
-    sink = sum;
-    return 2e-9 * ROUNDS * SUMS * with->width * threads / seconds;
+    const shares *s = context;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        s->with->fma(s->sums + i * APART, x, ROUNDS);
+}
+
+static double fma_once(const instructions *with)
+{
+    shares s = {.with = with, .sums = sums};
+    const double seconds = timed(fma_share, &s);
+    return 2e-9 * ROUNDS * SUMS * with->width * qkv_threads() / seconds;
+}
+
+static void read_share(void *context, int64_t begin, int64_t end, int thread)
+{
+    const shares *s = context;
+    const int64_t step = SUMS * s->with->width, threads = qkv_threads();
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t from = s->pieces * i / threads * step;
+        const int64_t to = s->pieces * (i + 1) / threads * step;
+        s->with->read(s->sums + i * APART, s->x + from, to - from);
+    }
 }
 
 static double read_once(const instructions *with, const float *x, int64_t n)
 {
-    const int64_t step = SUMS * with->width, pieces = n / step;
-    const int threads = n_threads();
-    float sum = 0;
-    const double start = now();
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static, 1) reduction(+:sum)
-#endif
-    for (int i = 0; i < threads; i++) {
-        const int64_t begin = pieces * i / threads * step;
-        const int64_t end = pieces * (i + 1) / threads * step;
-        with->read(&sum, x + begin, end - begin);
-    }
-    const double seconds = now() - start;
-    sink = sum;
-    return 1e-9 * (double)(pieces * step) * sizeof(float) / seconds;
+    const int64_t step = SUMS * with->width;
+    shares s = {.with = with, .x = x, .pieces = n / step, .sums = sums};
+    const double seconds = timed(read_share, &s);
+    return 1e-9 * (double)(s.pieces * step) * sizeof(float) / seconds;
 }
 
 /* c [m, n] = a [m, k] W^T, W [n, k] */
+typedef struct product {
+    float *c;
+    const float *a, *w;
+    int m, n, k;
+} product;
+
+static void sgemm_share(void *context, int64_t begin, int64_t end, int thread)
+{
+    const product *p = context;
+    const int64_t threads = qkv_threads();
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        const int from = (int)(p->n * i / threads);
+        const int to = (int)(p->n * (i + 1) / threads);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, p->m, to - from,
+                    p->k, 1.0f, p->a, p->k, p->w + (int64_t)from * p->k, p->k,
+                    0.0f, p->c + from, p->n);
+    }
+}
+
 static double sgemm_once(float *c, const float *a, const float *w, int m,
                          int n, int k)
 {
-    const int threads = n_threads();
-    const double start = now();
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static, 1)
-#endif
-    for (int i = 0; i < threads; i++) {
-        const int begin = (int)((int64_t)n * i / threads);
-        const int end = (int)((int64_t)n * (i + 1) / threads);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, end - begin, k,
-                    1.0f, a, k, w + (int64_t)begin * k, k, 0.0f, c + begin, n);
-    }
-    return 2e-9 * m * n * k / (now() - start);
+    product p = {c, a, w, m, n, k};
+    return 2e-9 * m * n * k / timed(sgemm_share, &p);
 }
 
 static double more(double a, double b)
@@ -289,7 +314,7 @@ int main(void)
     const instructions with = best_instructions();
     char line[128];
     openblas_set_num_threads(1);
-    printf("%s, %d threads\n", with.name, n_threads());
+    printf("%s, %d threads\n", with.name, qkv_threads());
     fflush(stdout);
     while (fgets(line, sizeof line, stdin) != NULL) {
         int64_t bytes;

@@ -185,8 +185,7 @@ int qkv_bind_no_field(lua_State *L, int index, const char *field)
     return no_field(L, class_of(L, index), field);
 }
 
-/* live[userdata on top] = true, where live forgets what nobody holds. */
-static void remember(lua_State *L)
+void qkv_bind_remember(lua_State *L)
 {
     if (lua_getfield(L, LUA_REGISTRYINDEX, "qkv.live") == LUA_TNIL) {
         lua_pop(L, 1);
@@ -209,7 +208,6 @@ void **qkv_push_empty(lua_State *L, const char *metatable)
     void **slot = lua_newuserdatauv(L, sizeof *slot, 0);
     *slot = NULL;
     luaL_setmetatable(L, metatable);
-    remember(L);
     return slot;
 }
 

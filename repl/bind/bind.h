@@ -104,8 +104,7 @@ const char *qkv_option_string(lua_State *L, int index, const char *name,
                               const char *otherwise);
 
 /* ---- classes ---- */
-/* A new userdata of that metatable holding NULL, on top of the stack. The
- * registry's weak table "qkv.live" knows all of them. */
+/* A new userdata of that metatable holding NULL, on top of the stack. */
 void **qkv_push_empty(lua_State *L, const char *metatable);
 /* The same over `it`, which is there already and must not be lost: making the
  * userdata may raise, and then `it` is released first. Returns 1. Tells the
@@ -116,6 +115,10 @@ int qkv_push_owned(lua_State *L, const char *metatable, void *it,
 void *qkv_check_class(lua_State *L, int index, const char *metatable);
 /* The pointer inside, or NULL when it is another thing. */
 void *qkv_test_class(lua_State *L, int index, const char *metatable);
+
+/* Enter the value on top in the registry's weak table "qkv.live", which knows
+ * what is large and rare: models and runs. */
+void qkv_bind_remember(lua_State *L);
 
 /* A new userdata of `bytes` zeros, on top of the stack, whose metatable of that
  * name has __gc = gc: for what C holds while Lua may raise. */

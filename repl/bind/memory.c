@@ -1,9 +1,9 @@
 /*
  * memory.c - what repl/lua/memory.lua needs from C: what is alive, how large
  *
- * Private to that file, which has the public function and its document. Every
- * model, run and tensor that Lua holds stands in the registry's weak table
- * "qkv.live" (bind.c).
+ * Private to that file, which has the public function and its document. Models
+ * and runs stand in the registry's weak table "qkv.live" (bind.c); tensors are
+ * made too often for that, and are those that a variable holds.
  */
 #include "config.h"
 
@@ -52,24 +52,27 @@ static void add(lua_State *L, const char *kind, size_t bytes)
     lua_rawseti(L, 1, (lua_Integer)lua_rawlen(L, 1) + 1);
 }
 
-/* Runs in a first round, so that a tensor which views what a run keeps is not
- * counted again. */
-static void look(lua_State *L, bool runs)
+static void add_run(lua_State *L)
 {
+    const qkv_run_view *v = qkv_test_class(L, -1, QKV_RUN);
     counter c = {.L = L, .seen = 2};
-    const int object = lua_gettop(L);
-    const qkv_run_view *v = qkv_test_class(L, object, QKV_RUN);
-    if (runs) {
-        if (v == NULL)
-            return;
-        const size_t own = qkv_run_bytes(v->run, count, &c);
-        add(L, "run", own + c.bytes);
+    if (v == NULL)
         return;
-    }
-    const qkv_tensor *t = qkv_test_class(L, object, QKV_TENSOR);
-    const qkv_model *m = qkv_test_class(L, object, QKV_MODEL);
+    const size_t own = qkv_run_bytes(v->run, count, &c);
+    add(L, "run", own + c.bytes);
+}
+
+static void add_model(lua_State *L)
+{
+    const qkv_model *m = qkv_test_class(L, -1, QKV_MODEL);
     if (m != NULL)
         add(L, "model", m->weight_bytes);
+}
+
+static void add_tensor(lua_State *L)
+{
+    const qkv_tensor *t = qkv_test_class(L, -1, QKV_TENSOR);
+    counter c = {.L = L, .seen = 2};
     if (t == NULL || !is_own(t->storage))
         return;
     count(&c, t->storage);
@@ -77,19 +80,31 @@ static void look(lua_State *L, bool runs)
         add(L, "tensor", c.bytes);
 }
 
-/* live() -> list of {object=, kind=, bytes=}, bytes that the core holds */
+/* Call add_run, add_model or add_tensor with each key of the table at
+ * `index`. */
+static void each_key(lua_State *L, int index, void (*fn)(lua_State *L))
+{
+    const int top = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, index) != 0; lua_settop(L, top + 1)) {
+        lua_pushvalue(L, top + 1);
+        fn(L);
+    }
+}
+
+/* live(named) -> list of {object=, kind=, bytes=}, bytes that the core holds.
+ * named: the keys are what variables hold. */
 static int half_live(lua_State *L)
 {
     luaL_checkstack(L, 12, NULL);
-    lua_settop(L, 0);
+    lua_settop(L, 1);
     lua_newtable(L);
+    lua_insert(L, 1);
     lua_newtable(L);
+    lua_insert(L, 2);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, "qkv.live");
-    for (int round = 0; round < 2; round++)
-        for (lua_pushnil(L); lua_next(L, 3) != 0; lua_settop(L, 4)) {
-            lua_pushvalue(L, 4);
-            look(L, round == 0);
-        }
+    each_key(L, 4, add_run);        /* first: views of theirs are not counted */
+    each_key(L, 4, add_model);
+    each_key(L, 3, add_tensor);
     lua_pushvalue(L, 1);
     lua_pushinteger(L, (lua_Integer)qkv_alloc_live());
     return 2;

@@ -22,6 +22,7 @@ qkv_model *qkv_check_model(lua_State *L, int index)
 void qkv_push_model(lua_State *L, qkv_model *m)
 {
     void **slot = qkv_push_empty(L, QKV_MODEL);
+    qkv_bind_remember(L);
     *slot = qkv_model_retain(m);
 }
 
@@ -110,6 +111,7 @@ static int l_model_open(lua_State *L)
     if (path == NULL)
         return no_such_model(L, name);
     void **slot = qkv_push_empty(L, QKV_MODEL);
+    qkv_bind_remember(L);
     qkv_error err;
     *slot = qkv_model_open(path, large, &err);
     return *slot != NULL ? 1 : qkv_raise(L, &err);

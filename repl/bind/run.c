@@ -32,7 +32,9 @@ int qkv_push_run(lua_State *L, qkv_run *r, int64_t seq, const qkv_error *err)
         return qkv_raise(L, &own);
     }
     *v = (qkv_run_view){.run = r, .seq = seq};
-    return qkv_push_owned(L, QKV_RUN, v, release_view);
+    qkv_push_owned(L, QKV_RUN, v, release_view);
+    qkv_bind_remember(L);
+    return 1;
 }
 
 static const qkv_run_view *check_view(lua_State *L, int index)

@@ -40,14 +40,14 @@ end
 
 qkv.memory = doc("qkv.memory", "qkv.memory() -> table",
   "What is held, and by whom: a list of {name=, kind=, bytes=} of models (as "
-  .. "stored in their files, which are mapped), runs and tensors, largest "
-  .. "first; name is the variable. Also rest (of the core: tokenizers, "
-  .. "scratch), lua, own and mapped (pages of this process in memory). `:mem` "
+  .. "stored in their files, which are mapped), runs, and tensors that a "
+  .. "variable holds, largest first; name is the variable. Also rest (of the "
+  .. "core: other tensors, tokenizers, scratch), lua, own and mapped (pages of this process in memory). `:mem` "
   .. "prints it.\n> qkv.memory().lua > 0",
   function()
     collectgarbage()
     local names <const> = names_of()
-    local list, core = half.memory.live()
+    local list, core = half.memory.live(names)
     local held = setmetatable({}, meta)
     for _, record in ipairs(list) do
       if record.kind ~= "model" then core = core - record.bytes end
@@ -85,7 +85,7 @@ meta.__tostring = function(held)
     end
   end
   if n > 0 then line("", bytes, ("%d more"):format(n)) end
-  line("", held.rest, "tokenizers, scratch and the rest of the core")
+  line("", held.rest, "other tensors, tokenizers, scratch")
   line("", held.lua, "Lua's own values")
   if held.own then
     line("", held.own + held.mapped, ("in memory: %.1f MB of this process, "

@@ -22,6 +22,7 @@ check.equal(find(held, "run"), nil, "no run yet")
 local r = m:run({1, 2, 3, 4}, {names = "resid_post"})
 local c <const> = m.config
 local stream = r "resid_post"           -- a view of what r keeps
+rawset(_G, "stream_here", stream)
 local record = find(qkv.memory(), "run")
 check.equal(record.bytes, 4 * (c.n_layers * 4 * c.d_model     -- resid_post,
             + 4 * c.d_model + c.d_vocab), "a run: records, stream, logits")
@@ -35,6 +36,7 @@ rawset(_G, "shelf", {r = r})
 check.equal(find(qkv.memory(), "run").name, "shelf.r", "the variable's name")
 rawset(_G, "shelf", nil)
 rawset(_G, "held_here", nil)
+rawset(_G, "stream_here", nil)
 r, stream = nil, nil  -- luacheck: ignore
 check.equal(find(qkv.memory(), "run"), nil, "what nobody holds is gone")
 check.yes(tostring(qkv.memory()):find "Lua's own values", "printed")

@@ -211,38 +211,6 @@ static bool select_item(qkv_edit *e, const grid *g, const item *it,
                                       block_end(g, block), false, err));
 }
 
-/* t with one axis cut as the selector says; takes t's reference. */
-static qkv_tensor *cut(qkv_tensor *t, int axis, const qkv_selector *sel,
-                       qkv_error *err)
-{
-    if (t == NULL || sel->all)
-        return t;
-    const int64_t from = sel->index[0];
-    qkv_tensor *u = sel->one ? qkv_tensor_select(t, axis, from, err)
-        : qkv_tensor_slice(t, axis, from, from + sel->n, err);
-    qkv_tensor_release(t);
-    return u;
-}
-
-/* The part of a sequence's values that the edit sets. */
-static qkv_tensor *value_of(const qkv_sweep *s, const qkv_edit *e, int64_t seq,
-                            qkv_error *err)
-{
-    const qkv_selector *sel = e->select;
-    qkv_tensor *t = qkv_tensor_retain(s->value[seq]);
-    if (is_scores(s)) {                 /* [layer, head, query, key] */
-        t = cut(t, 2, &sel[QKV_EDIT_POS], err);
-        t = cut(t, 1, &sel[QKV_EDIT_HEAD], err);
-        return cut(t, 0, &sel[QKV_EDIT_LAYER], err);
-    }
-    const int last = t->n_dims - 1;     /* [layer, pos, (head,) d] */
-    t = cut(t, last, &sel[QKV_EDIT_NEURON], err);
-    if (last == 3)
-        t = cut(t, 2, &sel[QKV_EDIT_HEAD], err);
-    t = cut(t, 1, &sel[QKV_EDIT_POS], err);
-    return cut(t, 0, &sel[QKV_EDIT_LAYER], err);
-}
-
 /* ---- chunks ---- */
 
 typedef struct chunk {
@@ -265,7 +233,8 @@ static bool add_fork(qkv_recipe *r, const grid *g, int64_t i, int64_t number,
         return false;
     if (g->s->value == NULL)
         return true;
-    e->value = value_of(g->s, e, it.seq, err);
+    e->value = qkv_edit_part(qkv_tensor_retain(g->s->value[it.seq]), e, true,
+                             err);
     return e->value != NULL;
 }
 

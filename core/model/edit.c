@@ -286,6 +286,36 @@ void qkv_edit_apply(const qkv_edit *e, const qkv_stack *s, int64_t seq_place,
               + layer * w.st.of[QKV_EDIT_LAYER]);
 }
 
+/* ---- values from elsewhere ---- */
+
+/* One axis of t cut down to the selector; takes t's reference. */
+static qkv_tensor *cut(qkv_tensor *t, const qkv_selector *sel, int axis,
+                       qkv_error *err)
+{
+    if (t == NULL || sel->all)
+        return t;
+    qkv_tensor *u = sel->one
+        ? qkv_tensor_select(t, axis, sel->index[0], err)
+        : qkv_tensor_take(t, axis, sel->index, sel->n, err);
+    qkv_tensor_release(t);
+    return u;
+}
+
+qkv_tensor *qkv_edit_part(qkv_tensor *t, const qkv_edit *e, bool layers,
+                          qkv_error *err)
+{
+    qkv_edit_axis axes[3];
+    const qkv_selector *layer = &e->select[QKV_EDIT_LAYER];
+    int before = 0;             /* axes in front of the site's own */
+    if (layers) {
+        t = cut(t, layer, 0, err);
+        before = layer->all || !layer->one;
+    }
+    for (int i = slab_axes(axes, e->site); i-- > 0; )
+        t = cut(t, &e->select[axes[i]], before + i, err);
+    return t;
+}
+
 /* ---- inheriting ---- */
 
 /* A copy; indices from the end become those from the start of `size`, unless

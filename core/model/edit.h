@@ -74,6 +74,11 @@ typedef struct qkv_slab {
 void qkv_edit_apply(const qkv_edit *e, const qkv_stack *s, int64_t seq_place,
                     const qkv_slab *slab);
 
+/* The part of a site's values (in its shape, or with all layers in front) that
+ * an edit selects. Takes t's reference; NULL goes through. */
+qkv_tensor *qkv_edit_part(qkv_tensor *t, const qkv_edit *e, bool layers,
+                          qkv_error *err);
+
 /* What an edit of sequence `seq` (one of n_seqs, n_prompt positions given)
  * becomes in its forks [n_forks]: the same on each of them, at the places
  * where it was made, so negative positions are counted out. */

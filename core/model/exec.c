@@ -259,10 +259,19 @@ static bool is_used(const qkv_plan *p, qkv_site site)
 
 /* How much an execution works on. */
 typedef struct extent {
+    bool open;                  /* is a [head, query, key] array asked for? */
     int64_t rows, segments;
     int64_t each, array;        /* floats of attention's scratch: the fused
                                  * form's a thread, the open form's array */
 } extent;
+
+static extent nothing(const qkv_plan *p)
+{
+    extent x = {0};
+    for (int64_t layer = p->start_layer; layer < p->stop_at; layer++)
+        x.open |= is_open(p, layer);
+    return x;
+}
 
 /* Count positions [p0, n) of a sequence in. */
 static void extend(extent *x, const qkv_plan *p, int64_t p0, int64_t n)
@@ -273,13 +282,10 @@ static void extend(extent *x, const qkv_plan *p, int64_t p0, int64_t n)
         .d_head = c->d_head, .n_queries = n - p0, .n_keys = n};
     const int64_t each = qkv_attention_scratch(&a);
     const int64_t array = c->n_heads * a.n_queries * a.n_keys;
-    bool open = false;
-    for (int64_t layer = p->start_layer; layer < p->stop_at; layer++)
-        open |= is_open(p, layer);
     x->rows += n - p0;
     x->segments++;
     x->each = each > x->each ? each : x->each;
-    x->array = open && array > x->array ? array : x->array;
+    x->array = x->open && array > x->array ? array : x->array;
 }
 
 /* Floats of each room, whole cache lines; returns their sum. */
@@ -327,7 +333,7 @@ static int64_t room_floats(int64_t floats[QKV_N_ROOMS], const qkv_plan *p,
 size_t qkv_exec_bytes(const qkv_plan *p)
 {
     const qkv_recipe *r = p->recipe;
-    extent x = {0};
+    extent x = nothing(p);
     int64_t floats[QKV_N_ROOMS];
     for (int64_t i = 0; i < r->n_seqs; i++)
         extend(&x, p, r->seqs[i].p0, r->seqs[i].n);
@@ -338,7 +344,7 @@ bool qkv_exec_init(qkv_exec *e)
 {
     const qkv_batch *b = e->batch;
     const size_t segments = (size_t)b->n_segments;
-    extent x = {0};
+    extent x = nothing(e->plan);
     int64_t floats[QKV_N_ROOMS];
     e->most_tiles = 1;
     for (int64_t i = 0; i < b->n_segments; i++) {

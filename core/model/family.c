@@ -101,6 +101,40 @@ static const qkv_family families[] = {
 /* A LayerNorm's gain was "gamma" in BERT's first files. */
 #define GAIN(path) path ".weight|" path ".gamma"
 
+/* Parts of GGUF's names, which are the same for most architectures. */
+#define GGUF_ENDS                                                       \
+    [QKV_ROLE_EMBED] = "token_embd.weight",                             \
+    [QKV_ROLE_LN_FINAL] = "output_norm.weight",                         \
+    [QKV_ROLE_UNEMBED] = "output.weight"
+#define GGUF_BLOCK                                                      \
+    [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",                         \
+    [QKV_ROLE_O] = "blk.%d.attn_output.weight",                         \
+    [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",                          \
+    [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight"
+#define GGUF_QKV                                                        \
+    [QKV_ROLE_Q] = "blk.%d.attn_q.weight",                              \
+    [QKV_ROLE_K] = "blk.%d.attn_k.weight",                              \
+    [QKV_ROLE_V] = "blk.%d.attn_v.weight"
+#define GGUF_FUSED_QKV [QKV_ROLE_Q] = "blk.%d.attn_qkv.weight"
+#define GGUF_UP [QKV_ROLE_IN] = "blk.%d.ffn_up.weight"
+#define GGUF_GATED GGUF_UP, [QKV_ROLE_GATE] = "blk.%d.ffn_gate.weight"
+
+/* BERT's encoder in Hugging Face's names, and RoBERTa's. */
+#define BERT_ENCODER                                                    \
+    [QKV_ROLE_EMBED] = "~embeddings.word_embeddings.weight",            \
+    [QKV_ROLE_POSITIONS] = "~embeddings.position_embeddings.weight",    \
+    [QKV_ROLE_TYPES] = "~embeddings.token_type_embeddings.weight",      \
+    [QKV_ROLE_EMBED_NORM] = GAIN("~embeddings.LayerNorm"),              \
+    [QKV_ROLE_Q] = "~encoder.layer.%d.attention.self.query.weight",     \
+    [QKV_ROLE_K] = "~encoder.layer.%d.attention.self.key.weight",       \
+    [QKV_ROLE_V] = "~encoder.layer.%d.attention.self.value.weight",     \
+    [QKV_ROLE_O] = "~encoder.layer.%d.attention.output.dense.weight",   \
+    [QKV_ROLE_LN1] = GAIN("~encoder.layer.%d.attention.output.LayerNorm"), \
+    [QKV_ROLE_IN] = "~encoder.layer.%d.intermediate.dense.weight",      \
+    [QKV_ROLE_OUT] = "~encoder.layer.%d.output.dense.weight",           \
+    [QKV_ROLE_LN2] = GAIN("~encoder.layer.%d.output.LayerNorm"),        \
+    [QKV_ROLE_POOLER] = "~pooler.dense.weight"
+
 static const qkv_dialect dialects[] = {
     {
         .family = "llama|mistral|qwen2|qwen3", .format = QKV_FORMAT_HF,
@@ -126,38 +160,16 @@ static const qkv_dialect dialects[] = {
         .family = "llama", .format = QKV_FORMAT_GGUF, .prefixes = "",
         .pairs = true,
         .name = {
-            [QKV_ROLE_EMBED] = "token_embd.weight",
-            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
-            [QKV_ROLE_Q] = "blk.%d.attn_q.weight",
-            [QKV_ROLE_K] = "blk.%d.attn_k.weight",
-            [QKV_ROLE_V] = "blk.%d.attn_v.weight",
-            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
-            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
-            [QKV_ROLE_GATE] = "blk.%d.ffn_gate.weight",
-            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
-            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
-            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
-            [QKV_ROLE_UNEMBED] = "output.weight",
+            GGUF_ENDS, GGUF_BLOCK, GGUF_QKV, GGUF_GATED,
             [QKV_ROLE_ROPE_FREQS] = "rope_freqs.weight",
         },
     },
     {
         .family = "qwen2|qwen3", .format = QKV_FORMAT_GGUF, .prefixes = "",
         .name = {
-            [QKV_ROLE_EMBED] = "token_embd.weight",
-            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
-            [QKV_ROLE_Q] = "blk.%d.attn_q.weight",
-            [QKV_ROLE_K] = "blk.%d.attn_k.weight",
-            [QKV_ROLE_V] = "blk.%d.attn_v.weight",
+            GGUF_ENDS, GGUF_BLOCK, GGUF_QKV, GGUF_GATED,
             [QKV_ROLE_Q_NORM] = "blk.%d.attn_q_norm.weight",
             [QKV_ROLE_K_NORM] = "blk.%d.attn_k_norm.weight",
-            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
-            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
-            [QKV_ROLE_GATE] = "blk.%d.ffn_gate.weight",
-            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
-            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
-            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
-            [QKV_ROLE_UNEMBED] = "output.weight",
             [QKV_ROLE_ROPE_FREQS] = "rope_freqs.weight",
         },
     },
@@ -180,15 +192,8 @@ static const qkv_dialect dialects[] = {
         .family = "phi3", .format = QKV_FORMAT_GGUF, .prefixes = "",
         .fusion = QKV_STACKED, .fused_gate = true,
         .name = {
-            [QKV_ROLE_EMBED] = "token_embd.weight",
-            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
-            [QKV_ROLE_Q] = "blk.%d.attn_qkv.weight",
-            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
-            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
+            GGUF_ENDS, GGUF_BLOCK, GGUF_FUSED_QKV,
             [QKV_ROLE_GATE] = "blk.%d.ffn_up.weight",
-            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
-            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
-            [QKV_ROLE_UNEMBED] = "output.weight",
             [QKV_ROLE_ROPE_SHORT] = "rope_factors_short.weight",
         },
     },
@@ -211,15 +216,7 @@ static const qkv_dialect dialects[] = {
         .family = "gpt_neox", .format = QKV_FORMAT_GGUF, .prefixes = "",
         .fusion = QKV_STACKED,
         .name = {
-            [QKV_ROLE_EMBED] = "token_embd.weight",
-            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
-            [QKV_ROLE_Q] = "blk.%d.attn_qkv.weight",
-            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
-            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
-            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
-            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
-            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
-            [QKV_ROLE_UNEMBED] = "output.weight",
+            GGUF_ENDS, GGUF_BLOCK, GGUF_FUSED_QKV, GGUF_UP,
         },
     },
     {
@@ -242,16 +239,7 @@ static const qkv_dialect dialects[] = {
     {
         .family = "phi", .format = QKV_FORMAT_GGUF, .prefixes = "",
         .name = {
-            [QKV_ROLE_EMBED] = "token_embd.weight",
-            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
-            [QKV_ROLE_Q] = "blk.%d.attn_q.weight",
-            [QKV_ROLE_K] = "blk.%d.attn_k.weight",
-            [QKV_ROLE_V] = "blk.%d.attn_v.weight",
-            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
-            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
-            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
-            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
-            [QKV_ROLE_UNEMBED] = "output.weight",
+            GGUF_ENDS, GGUF_BLOCK, GGUF_QKV, GGUF_UP,
         },
     },
     {
@@ -292,55 +280,31 @@ static const qkv_dialect dialects[] = {
         .family = "gpt2", .format = QKV_FORMAT_GGUF, .prefixes = "",
         .fusion = QKV_STACKED,
         .name = {
-            [QKV_ROLE_EMBED] = "token_embd.weight",
+            GGUF_ENDS, GGUF_BLOCK, GGUF_FUSED_QKV, GGUF_UP,
             [QKV_ROLE_POSITIONS] = "position_embd.weight",
-            [QKV_ROLE_LN1] = "blk.%d.attn_norm.weight",
-            [QKV_ROLE_Q] = "blk.%d.attn_qkv.weight",
-            [QKV_ROLE_O] = "blk.%d.attn_output.weight",
-            [QKV_ROLE_LN2] = "blk.%d.ffn_norm.weight",
-            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
-            [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
-            [QKV_ROLE_LN_FINAL] = "output_norm.weight",
-            [QKV_ROLE_UNEMBED] = "output.weight",
         },
     },
     {
         .family = "bert", .format = QKV_FORMAT_HF, .prefixes = "bert.|",
         .name = {
-            [QKV_ROLE_EMBED] = "~embeddings.word_embeddings.weight",
-            [QKV_ROLE_POSITIONS] = "~embeddings.position_embeddings.weight",
-            [QKV_ROLE_TYPES] = "~embeddings.token_type_embeddings.weight",
-            [QKV_ROLE_EMBED_NORM] = GAIN("~embeddings.LayerNorm"),
-            [QKV_ROLE_Q] = "~encoder.layer.%d.attention.self.query.weight",
-            [QKV_ROLE_K] = "~encoder.layer.%d.attention.self.key.weight",
-            [QKV_ROLE_V] = "~encoder.layer.%d.attention.self.value.weight",
-            [QKV_ROLE_O] = "~encoder.layer.%d.attention.output.dense.weight",
-            [QKV_ROLE_LN1] =
-                GAIN("~encoder.layer.%d.attention.output.LayerNorm"),
-            [QKV_ROLE_IN] = "~encoder.layer.%d.intermediate.dense.weight",
-            [QKV_ROLE_OUT] = "~encoder.layer.%d.output.dense.weight",
-            [QKV_ROLE_LN2] = GAIN("~encoder.layer.%d.output.LayerNorm"),
+            BERT_ENCODER,
             [QKV_ROLE_UNEMBED] = "cls.predictions.decoder.weight",
             [QKV_ROLE_MLM_DENSE] = "cls.predictions.transform.dense.weight",
             [QKV_ROLE_MLM_NORM] = GAIN("cls.predictions.transform.LayerNorm"),
             [QKV_ROLE_MLM_BIAS] = "cls.predictions.bias",
-            [QKV_ROLE_POOLER] = "~pooler.dense.weight",
             [QKV_ROLE_NEXT_SENTENCE] = "cls.seq_relationship.weight",
         },
     },
     {
         .family = "bert", .format = QKV_FORMAT_GGUF, .prefixes = "",
         .name = {
+            GGUF_QKV, GGUF_UP,
             [QKV_ROLE_EMBED] = "token_embd.weight",
             [QKV_ROLE_POSITIONS] = "position_embd.weight",
             [QKV_ROLE_TYPES] = "token_types.weight",
             [QKV_ROLE_EMBED_NORM] = "token_embd_norm.weight",
-            [QKV_ROLE_Q] = "blk.%d.attn_q.weight",
-            [QKV_ROLE_K] = "blk.%d.attn_k.weight",
-            [QKV_ROLE_V] = "blk.%d.attn_v.weight",
             [QKV_ROLE_O] = "blk.%d.attn_output.weight",
             [QKV_ROLE_LN1] = "blk.%d.attn_output_norm.weight",
-            [QKV_ROLE_IN] = "blk.%d.ffn_up.weight",
             [QKV_ROLE_OUT] = "blk.%d.ffn_down.weight",
             [QKV_ROLE_LN2] = "blk.%d.layer_output_norm.weight",
         },
@@ -348,24 +312,11 @@ static const qkv_dialect dialects[] = {
     {
         .family = "roberta", .format = QKV_FORMAT_HF, .prefixes = "roberta.|",
         .name = {
-            [QKV_ROLE_EMBED] = "~embeddings.word_embeddings.weight",
-            [QKV_ROLE_POSITIONS] = "~embeddings.position_embeddings.weight",
-            [QKV_ROLE_TYPES] = "~embeddings.token_type_embeddings.weight",
-            [QKV_ROLE_EMBED_NORM] = GAIN("~embeddings.LayerNorm"),
-            [QKV_ROLE_Q] = "~encoder.layer.%d.attention.self.query.weight",
-            [QKV_ROLE_K] = "~encoder.layer.%d.attention.self.key.weight",
-            [QKV_ROLE_V] = "~encoder.layer.%d.attention.self.value.weight",
-            [QKV_ROLE_O] = "~encoder.layer.%d.attention.output.dense.weight",
-            [QKV_ROLE_LN1] =
-                GAIN("~encoder.layer.%d.attention.output.LayerNorm"),
-            [QKV_ROLE_IN] = "~encoder.layer.%d.intermediate.dense.weight",
-            [QKV_ROLE_OUT] = "~encoder.layer.%d.output.dense.weight",
-            [QKV_ROLE_LN2] = GAIN("~encoder.layer.%d.output.LayerNorm"),
+            BERT_ENCODER,
             [QKV_ROLE_UNEMBED] = "lm_head.decoder.weight",
             [QKV_ROLE_MLM_DENSE] = "lm_head.dense.weight",
             [QKV_ROLE_MLM_NORM] = "lm_head.layer_norm.weight",
             [QKV_ROLE_MLM_BIAS] = "lm_head.bias|lm_head.decoder.bias",
-            [QKV_ROLE_POOLER] = "~pooler.dense.weight",
         },
     },
     {

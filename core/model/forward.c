@@ -180,7 +180,7 @@ static bool stem(qkv_exec *e, const float **x)
 /* ---- attention ---- */
 
 /* cos and sin of every row's angles, [row, rotary_dim / 2] each, one after
- * the other, times the rotary scale; in float, as the reference computes them. */
+ * the other, times the rotary scale; in float, as the reference has them. */
 static void angles(qkv_exec *e, const float *freq)
 {
     const int64_t half = e->c->rotary_dim / 2;
@@ -388,7 +388,8 @@ static bool mlp(qkv_exec *e, int64_t layer, const float *x)
 {
     const qkv_block *b = &e->stack->blocks[layer];
     float *pre = qkv_exec_home(e, QKV_SITE_MLP_PRE, layer);
-    float *linear = e->c->gated ? qkv_exec_home(e, QKV_SITE_MLP_LINEAR, layer) : NULL;
+    float *linear = e->c->gated
+        ? qkv_exec_home(e, QKV_SITE_MLP_LINEAR, layer) : NULL;
     float *post = qkv_exec_home(e, QKV_SITE_MLP_POST, layer);
     float *out = qkv_exec_home(e, QKV_SITE_MLP_OUT, layer);
     const qkv_output both[] = {output(pre, e->c->gated ? &b->gate : &b->in),

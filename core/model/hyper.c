@@ -39,7 +39,8 @@ static const struct {
 #define SIZE(field, names, must) {offsetof(qkv_config, field), names, must}
     SIZE(n_layers, "num_hidden_layers|n_layer|n_layers|block_count", true),
     SIZE(d_model, "hidden_size|n_embd|dim|embedding_length", true),
-    SIZE(n_heads, "num_attention_heads|n_head|n_heads|attention.head_count", true),
+    SIZE(n_heads, "num_attention_heads|n_head|n_heads|attention.head_count",
+         true),
     SIZE(n_kv_heads, "num_key_value_heads|attention.head_count_kv", false),
     SIZE(d_head, "head_dim|attention.key_length", false),
     SIZE(d_mlp, "intermediate_size|n_inner|ffn_dim|hidden_dim"

@@ -178,20 +178,15 @@ static bool linear(const loader *l, qkv_linear *out, qkv_role role,
 static bool map_bias(const loader *l, qkv_linear *out,
                      const qkv_tensor *stored)
 {
-    const qkv_weight *w = &out->w;
     if (stored == NULL)
         return true;
-    out->bias = qkv_tensor_new(QKV_F32, 1, &w->n, NULL, l->err);
+    out->bias = qkv_tensor_new(QKV_F32, 1, &out->w.n, NULL, l->err);
     if (out->bias == NULL)
         return false;
     const float *from = qkv_tensor_data(stored);
     float *to = qkv_tensor_data(out->bias);
-    for (int64_t i = 0; i < w->n; i++) {
-        const int64_t j = i % w->group, half = w->group / 2;
-        const int64_t at = !w->pairs ? j : j < half ? 2 * j
-            : 2 * (j - half) + 1;
-        to[i] = from[w->first + i / w->group * w->pitch + at];
-    }
+    for (int64_t i = 0; i < out->w.n; i++)
+        to[i] = from[qkv_weight_map(&out->w, i)];
     return true;
 }
 

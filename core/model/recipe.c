@@ -2,8 +2,9 @@
  * recipe.c - what to run: checks, and where forks enter
  *
  * A fork enters at the first layer and position where one of its edits, hooks
- * or new tokens can be felt (the reach of site.def): in a causal model a
- * change at a position is felt there and later, in others everywhere.
+ * or new tokens can be felt: in a causal model a change at a position is felt
+ * there and later, in others everywhere. From there all its rows are run, also
+ * where site.def's reach says that the first layer changes one row alone.
  */
 #include "config.h"
 

@@ -145,6 +145,11 @@ static run run_at(const qkv_weight *w, int64_t i)
     return (run){start + 2 * (j - half) + 1, 2, w->group - j};
 }
 
+int64_t qkv_weight_map(const qkv_weight *w, int64_t i)
+{
+    return run_at(w, i).row;
+}
+
 /* Bytes of `count` values that lie one after the other. */
 static int64_t bytes_of(const qkv_tensor *t, int64_t count)
 {
@@ -164,7 +169,7 @@ static const char *stored_row(const qkv_tensor *t, int64_t row)
 void qkv_weight_row(float *out, const qkv_weight *w, int64_t i)
 {
     const qkv_tensor *t = w->stored;
-    const int64_t row = run_at(w, i).row;
+    const int64_t row = qkv_weight_map(w, i);
     void (*unpack)(float *, const void *, int64_t) =
         qkv_kernel()->unpack[t->dtype];
     if (!w->transposed) {
@@ -512,7 +517,7 @@ static void picked_body(void *context, int64_t begin, int64_t end, int thread)
         if (p->w->transposed) {
             qkv_weight_row(room, p->w, i);
         } else {
-            row = stored_row(t, run_at(p->w, i).row);
+            row = stored_row(t, qkv_weight_map(p->w, i));
             type = t->dtype;
         }
         p->kernel->few_rows[type](p->out + j, p->out_stride, p->x,

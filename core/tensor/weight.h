@@ -44,6 +44,8 @@ bool qkv_weight_init(qkv_weight *w, qkv_tensor *stored, bool transposed,
  * that is not there is right. */
 bool qkv_weight_check(const qkv_weight *w, const char *name, qkv_error *err);
 void qkv_weight_reset(qkv_weight *w);       /* lets the reference go */
+/* map(i): the stored row (transposed: column) that is row i of W. */
+int64_t qkv_weight_map(const qkv_weight *w, int64_t i);
 
 /* out [rows, n] = x [rows, k] W' + bias [n] (NULL: none); rows of out and x
  * are out_stride and x_stride floats apart. out overlaps nothing. Polls for

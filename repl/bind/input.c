@@ -254,41 +254,13 @@ static void read_site(lua_State *L, const qkv_recipe *r, int index,
 
 /* ---- edits ---- */
 
-/* One axis of t cut down to the selector. */
-static qkv_tensor *cut(qkv_tensor *t, const qkv_selector *sel, int axis,
-                       qkv_error *err)
-{
-    if (t == NULL || sel->all)
-        return t;
-    qkv_tensor *u = sel->one
-        ? qkv_tensor_select(t, axis, sel->index[0], err)
-        : qkv_tensor_take(t, axis, sel->index, sel->n, err);
-    qkv_tensor_release(t);
-    return u;
-}
-
 /* The values that another run has at an edit's place, at one layer. */
 static qkv_tensor *donated(const qkv_edit *e, const qkv_run_view *from,
                            int64_t layer, qkv_error *err)
 {
-    const bool scores = qkv_sites[e->site].shape == QKV_SHAPE_SCORES;
-    const qkv_stack *s = qkv_run_stack(from->run);
     const int64_t seq = from->seq < 0 ? 0 : from->seq;
-    int64_t size[2];
-    const char *unused[2];
-    const int inner = qkv_site_axes(size, unused, e->site, s);
-    qkv_tensor *t = qkv_run_site(from->run, seq, e->site, layer, err);
-    if (t == NULL)
-        return NULL;
-    if (scores) {                       /* [head, query, key], from the end */
-        t = cut(t, &e->select[QKV_EDIT_KEY], 2, err);
-        t = cut(t, &e->select[QKV_EDIT_POS], 1, err);
-        return cut(t, &e->select[QKV_EDIT_HEAD], 0, err);
-    }
-    t = cut(t, &e->select[QKV_EDIT_NEURON], t->n_dims - 1, err);
-    if (inner == 2)
-        t = cut(t, &e->select[QKV_EDIT_HEAD], 1, err);
-    return cut(t, &e->select[QKV_EDIT_POS], 0, err);
+    return qkv_edit_part(qkv_run_site(from->run, seq, e->site, layer, err), e,
+                         false, err);
 }
 
 /* Room for one more edit. */

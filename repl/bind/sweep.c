@@ -7,23 +7,12 @@
  */
 #include "config.h"
 
-#include <stdarg.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/interrupt.h"
 #include "probes/sweep.h"
 #include "repl/bind/model_impl.h"
-
-/* luaL_error without the place in the Lua half, which is not the user's. */
-static int refuse(lua_State *L, const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    lua_pushvfstring(L, fmt, args);
-    va_end(args);
-    return lua_error(L);
-}
 
 /* ---- metrics ---- */
 
@@ -38,7 +27,7 @@ static int32_t *read_tokens(lua_State *L, int index, const char *name,
         return NULL;
     *n = type == LUA_TTABLE ? (int64_t)lua_rawlen(L, at) : 1;
     if (*n < 1)
-        refuse(L, "the metric's list of tokens is empty");
+        luaL_error(L, "the metric's list of tokens is empty");
     int32_t *ids = lua_newuserdatauv(L, (size_t)*n * sizeof *ids, 0);
     for (int64_t i = 0; i < *n; i++) {
         if (type == LUA_TTABLE)
@@ -67,8 +56,8 @@ static int protected_call(lua_State *L)
     lua_insert(L, -2);
     lua_call(L, 1, 1);
     if (lua_type(L, -1) != LUA_TNUMBER)
-        return refuse(L, "the metric gave a %s, a number was expected",
-                      luaL_typename(L, -1));
+        return luaL_error(L, "the metric gave a %s, a number was expected",
+                          luaL_typename(L, -1));
     return 1;
 }
 
@@ -107,8 +96,8 @@ static qkv_metric_kind read_kind(lua_State *L, int index)
             lua_pop(L, 1);
             return (qkv_metric_kind)i;
         }
-    refuse(L, "a metric was expected: qkv.logit_diff(a, b), logprob, prob, "
-           "loss, kl, or a function of a run that gives a number");
+    luaL_error(L, "a metric was expected: qkv.logit_diff(a, b), logprob, prob, "
+               "loss, kl, or a function of a run that gives a number");
     return QKV_CALL;
 }
 
@@ -123,23 +112,23 @@ static qkv_metric read_metric(lua_State *L, int index, qkv_model *m)
                             .context = c};
     }
     if (!lua_istable(L, index))
-        refuse(L, "a metric was expected: qkv.logit_diff(a, b) or its "
-               "kin, or a function of a run; got a %s",
-               luaL_typename(L, index));
+        luaL_error(L, "a metric was expected: qkv.logit_diff(a, b) or its "
+                   "kin, or a function of a run; got a %s",
+                   luaL_typename(L, index));
     qkv_metric metric = {.kind = read_kind(L, index)};
     int64_t n_b = 0;
     metric.a = read_tokens(L, index, "a", m, &metric.n);
     metric.b = read_tokens(L, index, "b", m, &n_b);
     metric.pos = qkv_option_integer(L, index, "pos", -1);
     if (metric.b != NULL && n_b != metric.n)
-        refuse(L, "the metric compares %I tokens with %I",
-               (LUAI_UACINT)metric.n, (LUAI_UACINT)n_b);
+        luaL_error(L, "the metric compares %I tokens with %I",
+                   (LUAI_UACINT)metric.n, (LUAI_UACINT)n_b);
     if (metric.kind == QKV_KL) {
         lua_getfield(L, index, "run");
         const qkv_run_view *v = qkv_check_class(L, -1, QKV_RUN);
         if (v->seq >= 0 && qkv_run_recipe(v->run)->n_seqs > 1)
-            refuse(L, "kl: a whole run was expected, not one sequence of "
-                   "a batch");
+            luaL_error(L, "kl: a whole run was expected, not one sequence of "
+                       "a batch");
         metric.reference = v->run;
     }
     return metric;
@@ -202,8 +191,8 @@ static qkv_edit_axis read_axis(lua_State *L, const char *word)
     for (int i = 0; word != NULL && i < 5; i++)
         if (strcmp(word, words[i]) == 0)
             return axes[i];
-    refuse(L, "axis '%s' of a sweep: layer, pos, head or neuron was "
-           "expected", word != NULL ? word : "?");
+    luaL_error(L, "axis '%s' of a sweep: layer, pos, head or neuron was "
+               "expected", word != NULL ? word : "?");
     return QKV_EDIT_LAYER;
 }
 
@@ -213,8 +202,8 @@ static void read_axes(lua_State *L, qkv_sweep *s, int index)
     luaL_checktype(L, -1, LUA_TTABLE);
     const int64_t n = (int64_t)lua_rawlen(L, -1);
     if (n < 1 || n > 4)
-        refuse(L, "a sweep over %I axes: 1 to 4 was expected",
-               (LUAI_UACINT)n);
+        luaL_error(L, "a sweep over %I axes: 1 to 4 was expected",
+                   (LUAI_UACINT)n);
     for (int64_t i = 0; i < n; i++) {
         lua_rawgeti(L, -1, i + 1);
         s->axes[i] = read_axis(L, lua_tostring(L, -1));

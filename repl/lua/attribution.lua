@@ -182,8 +182,7 @@ attribution.top = doc("attribution.top", "d:top(k) -> list",
 attribution.plot = doc("attribution.plot", "d:plot{title=, size=} -> plot",
   "Shares as bars by layer or position, or as a heat map of the heads.",
   function(d, options)
-    local given = {}
-    for name, value in pairs(options or {}) do given[name] = value end
+    local given = half.given(options)
     given.title = given.title or "Direct logit attribution by " .. d.by
     if d.by == "head" then
       given.scale, given.ylabel, given.xlabel = "diverging", "layer", "head"

@@ -1,9 +1,9 @@
 --[[ heads.lua - scores of attention heads: ranked, drawn, printed
 
-Called with (qkv, doc, class). The table itself is made by qkv.heads
+Called with (qkv, doc, class, half). The table itself is made by qkv.heads
 (repl/bind/heads.c).
 ]]
-local qkv <const>, doc <const>, class <const> = ...
+local qkv <const>, doc <const>, class <const>, half <const> = ...
 
 local heads <const>, meta <const> = class "heads"
 
@@ -18,8 +18,8 @@ local function check_name(h, name, fn)
   for _, known in ipairs(NAMES) do
     if name == known then return h[name] end
   end
-  error(("%s: score '%s' is not one of %s"):format(fn, tostring(name),
-        table.concat(NAMES, ", ")), 3)
+  half.raise("%s: score '%s' is not one of %s", fn, tostring(name),
+             table.concat(NAMES, ", "))
 end
 
 -- "50 random tokens twice, after <|im_start|>, seed 0"; shorter for a picture
@@ -55,8 +55,7 @@ heads.plot = doc("heads.plot", "h:plot(name [, opts]) -> plot",
   .. "qkv.plot.heatmap.\n"
   .. "> qkv.heads(m, {n = 1, length = 8}):plot \"induction\"",
   function(h, name, options)
-    local given = {}
-    for k, v in pairs(options or {}) do given[k] = v end
+    local given = half.given(options)
     local score <const> = check_name(h, name, "plot")
     given.title = given.title
       or (name:gsub("^%l", string.upper):gsub("_", " "))

@@ -1,10 +1,16 @@
 --[[ options.lua - what every half asks of its callers
 
-Called with (qkv, doc, class, half); gives half.raise and half.check_options to
-the halves after it.
+Called with (qkv, doc, class, half); gives half.raise, half.check_options and
+their kin to the halves after it.
 ]]
 local _, _, _, half <const> = ...
 local P <const> = half.plot
+
+-- "qkv.run" of a run, "number" of a number.
+function half.class_of(x)
+  local mt = type(x) == "userdata" and getmetatable(x)
+  return type(mt) == "table" and mt.__name or type(x)
+end
 
 -- An error at the line of whoever called into the halves.
 function half.raise(form, ...)
@@ -20,6 +26,13 @@ function half.raise(form, ...)
   error(message, level)
 end
 local raise <const> = half.raise
+
+-- A copy of a caller's options, to be filled up; {} for none.
+function half.given(options)
+  local given = {}
+  for name, value in pairs(options or {}) do given[name] = value end
+  return given
+end
 
 -- The options of function fn, {} for none; each name must stand in one of the
 -- lists.

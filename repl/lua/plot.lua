@@ -80,8 +80,7 @@ end
 ---- numbers and names that are handed in ----
 
 local function is_tensor(x)
-  local mt = type(x) == "userdata" and getmetatable(x)
-  return type(mt) == "table" and mt.__name == "qkv.tensor"
+  return half.class_of(x) == "qkv.tensor"
 end
 
 -- A tensor or (nested) table as nested tables, and the names of its axes.

@@ -10,12 +10,8 @@ local run <const> = class "run"
 local sweep <const>, meta <const> = class "sweep"
 local metric_meta <const> = {__name = "qkv.metric"}
 
-local check_options <const>, raise <const> = half.check_options, half.raise
-
-local function class_of(x)
-  local mt = type(x) == "userdata" and getmetatable(x)
-  return type(mt) == "table" and mt.__name or type(x)
-end
+local check_options <const>, raise <const>, class_of <const> =
+  half.check_options, half.raise, half.class_of
 
 local function check_run(fn, options, name)
   if class_of(options[name]) ~= "qkv.run" then
@@ -66,21 +62,22 @@ qkv.logit_diff = doc("qkv.logit_diff", "qkv.logit_diff(a [, b] [, {pos=}]) "
                       "logit_diff")
   end)
 
+local function of_token(kind)
+  return function(a, options)
+    check_tokens(kind, a)
+    return new_metric({kind = kind, a = a}, options, kind)
+  end
+end
+
 qkv.logprob = doc("qkv.logprob", "qkv.logprob(a [, {pos=}]) -> metric",
   "The natural logarithm of token a's probability as the next one; tokens as "
   .. "in qkv.logit_diff.\n> m:run({1, 2}):measure(qkv.logprob(3)) < 0",
-  function(a, options)
-    check_tokens("logprob", a)
-    return new_metric({kind = "logprob", a = a}, options, "logprob")
-  end)
+  of_token "logprob")
 
 qkv.prob = doc("qkv.prob", "qkv.prob(a [, {pos=}]) -> metric",
   "Token a's probability as the next one; tokens as in qkv.logit_diff.\n"
   .. "> m:run({1, 2}):measure(qkv.prob(3)) < 1",
-  function(a, options)
-    check_tokens("prob", a)
-    return new_metric({kind = "prob", a = a}, options, "prob")
-  end)
+  of_token "prob")
 
 qkv.loss = doc("qkv.loss", "qkv.loss() -> metric",
   "The mean of -ln p(token) over a text, in nats.\n"
@@ -370,8 +367,7 @@ end
 sweep.plot = doc("sweep.plot", "s:plot{title=, size=} -> plot",
   "The change of the metric by cell: a heat map of two axes, bars of one.",
   function(s, options)
-    local given = {}
-    for name, value in pairs(options or {}) do given[name] = value end
+    local given = half.given(options)
     local verb = s.kind == "patch" and "Patching " or "Ablating "
     local t, axes = s.change, s.change.axes
     given.title = given.title or verb .. s.site .. ": change of the "

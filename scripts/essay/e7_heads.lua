@@ -69,69 +69,26 @@ for i = 1, job.samples do
   lists[i] = essay.join(bos, ids, ids)
   texts[i] = readable[(i - 1) % #TEXTS + 1]
 end
-local inputs <const> = essay.join(lists, texts)
 
--- Mean surprisal, bits: of the second copy of a list but for its first token,
--- which nothing announces; of all of a text.
-local function losses(r)
-  local x = {}
-  for i = 1, #inputs do
-    local bits <const> = r:seq(i - 1):surprisal()
-    local from <const> = i <= job.samples and #bos + n + 1 or 1
-    x[i] = bits:slice{pos = {from = from, to = #bits}}:mean()
+-- Mean surprisal of a run from a position on, bits a token.
+local function loss_from(from)
+  return function(r)
+    local bits <const> = r:surprisal()
+    return bits:slice{pos = {from = from, to = #bits}}:mean()
   end
-  return x
 end
 
--- {lists =, texts =}: how much the mean loss grows over `plain`, bits a token.
-local function growth(x, plain)
-  local sum = {lists = 0, texts = 0}
-  for i = 1, #x do
-    local kind <const> = i <= job.samples and "lists" or "texts"
-    sum[kind] = sum[kind] + (x[i] - plain[i]) / job.samples
-  end
-  return sum
+-- Of a list only the second copy counts, but for its first token, which
+-- nothing announces.
+local tests <const> = {
+  lists = {r = m:run(lists, {logits = false}), loss = loss_from(#bos + n + 1)},
+  texts = {r = m:run(texts, {logits = false}), loss = loss_from(1)}}
+local damage <const> = {}               -- bits a token more [layer, head]
+for kind, test in pairs(tests) do
+  local s <const> = qkv.ablate{run = test.r, site = "z",
+    axes = {"layer", "head"}, metric = test.loss}
+  damage[kind], out[kind] = s.change, s.clean
 end
-
-local base <const> = m:run(inputs, {names = "resid_pre", logits = false})
-local plain <const> = losses(base)
-
--- Every head of a layer in one batch that starts at that layer.
-local function damage_of(layer)
-  local resid, batch, edits = {}, {}, {}
-  for i = 1, #inputs do resid[i] = base:seq(i - 1)("resid_pre", layer) end
-  local starts = {}
-  for head = 0, c.n_heads - 1 do
-    edits[head + 1] = {site = "z", layer = layer, head = head, op = "zero",
-                       seq = {from = #batch, to = #batch + #inputs}}
-    batch, starts = essay.join(batch, inputs), essay.join(starts, resid)
-  end
-  local r <const> = m:run(batch, {edits = edits, logits = false,
-                                  start = {layer = layer, resid = starts}})
-  local rows = {lists = {}, texts = {}}
-  for head = 0, c.n_heads - 1 do
-    local part <const> = {seq = function(_, i)
-      return r:seq(head * #inputs + i)
-    end}
-    local g <const> = growth(losses(part), plain)
-    rows.lists[head + 1], rows.texts[head + 1] = g.lists, g.texts
-  end
-  return rows
-end
-
-local rows = {lists = {}, texts = {}}
-for layer = 0, c.n_layers - 1 do
-  local of_layer <const> = damage_of(layer)
-  for kind, list in pairs(rows) do list[layer + 1] = of_layer[kind] end
-end
-local damage <const> = {}
-for kind, list in pairs(rows) do
-  damage[kind] = qkv.tensor(list, {axes = {"layer", "head"}})
-end
-local function mean_of(from, to)
-  return essay.mean({table.unpack(plain, from, to)})
-end
-out.lists, out.texts = mean_of(1, job.samples), mean_of(job.samples + 1, #plain)
 heading(("each head silenced: %d lists (%.2f bits a token), %d texts (%.2f)")
         :format(job.samples, out.lists, job.samples, out.texts))
 for _, kind in ipairs {"lists", "texts"} do
@@ -170,12 +127,17 @@ local COUNTS <const> = {0, 1, 2, 4, 8}
 local DRAWS <const> = 4
 local ranked <const> = h:top("induction", COUNTS[#COUNTS])
 
+-- {lists =, texts =}: bits a token more without these heads.
 local function silence(heads)
-  local edits = {}
+  local edits, more = {}, {}
   for i, one in ipairs(heads) do
     edits[i] = {site = "z", layer = one.layer, head = one.head, op = "zero"}
   end
-  return growth(losses(m:run(inputs, {edits = edits, logits = false})), plain)
+  for kind, test in pairs(tests) do
+    local x = test.r:fork{edits = edits, logits = false}:measure(test.loss)
+    more[kind] = (type(x) == "table" and essay.mean(x) or x) - out[kind]
+  end
+  return more
 end
 
 -- k heads that are not among the highest induction scores, at random.

@@ -150,16 +150,20 @@ static inline void expect_error(const qkv_tensor *t, const qkv_error *err,
         fail_msg("the error is: %s\ninstead of: %s", err->msg, message);
 }
 
-/* Let the n-th allocation fail, for every n: an error each time, and nothing
- * left behind, until it succeeds. */
-static inline void sweep_memory(qkv_tensor *(*make_one)(qkv_error *err))
+/* make_one(operands) while the n-th allocation fails, for every n: an error
+ * each time, and nothing left behind, until it succeeds. The operands, ended by
+ * NULL, are released. */
+static inline void sweep_memory(qkv_tensor *(*make_one)(
+                                    qkv_tensor *const *operands,
+                                    qkv_error *err),
+                                qkv_tensor *const *operands)
 {
     qkv_tensor *t = NULL;
     const size_t before = qkv_alloc_live();
     for (long n = 0; t == NULL; n++) {
         qkv_error err = {0};
         qkv_alloc_fail_after(n);
-        t = make_one(&err);
+        t = make_one(operands, &err);
         qkv_alloc_fail_after(-1);
         assert_true(n < 1000);
         if (t == NULL) {
@@ -171,6 +175,8 @@ static inline void sweep_memory(qkv_tensor *(*make_one)(qkv_error *err))
     }
     qkv_tensor_release(t);
     assert_int_equal(qkv_alloc_live(), before);
+    while (*operands != NULL)
+        qkv_tensor_release(*operands++);
 }
 
 /* After each test: all is released. */

@@ -382,9 +382,7 @@ static void test_bad_einsum(void **state)
 
 /* ---- memory, Ctrl-C ---- */
 
-static qkv_tensor *pair[2];
-
-static qkv_tensor *compute(qkv_error *err)
+static qkv_tensor *compute(qkv_tensor *const *pair, qkv_error *err)
 {
     qkv_tensor *a = qkv_matmul(pair[0], pair[1], err);
     qkv_tensor *out = a == NULL ? NULL
@@ -398,11 +396,9 @@ static void test_memory(void **state)
     qkv_error err;
     (void)state;
     qkv_tensor *t = ramp("", DIMS(2, 4, 3));
-    pair[0] = ramp("", DIMS(2, 5, 4));
-    pair[1] = qkv_tensor_to(t, QKV_F16, &err);
-    sweep_memory(compute);
-    qkv_tensor_release(pair[0]);
-    qkv_tensor_release(pair[1]);
+    sweep_memory(compute, (qkv_tensor *[]){
+                     ramp("", DIMS(2, 5, 4)),
+                     qkv_tensor_to(t, QKV_F16, &err), NULL});
     qkv_tensor_release(t);
 }
 

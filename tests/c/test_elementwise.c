@@ -437,10 +437,9 @@ static void test_refused(void **state)
     qkv_tensor_release(x);
 }
 
-static qkv_tensor *operand;
-
-static qkv_tensor *compute(qkv_error *err)
+static qkv_tensor *compute(qkv_tensor *const *operands, qkv_error *err)
 {
+    qkv_tensor *operand = operands[0];
     qkv_tensor *t = qkv_triu(operand, 1, err);
     qkv_tensor *u = t != NULL ? qkv_where(t, operand, t, err) : NULL;
     const bool good = u != NULL
@@ -454,9 +453,7 @@ static qkv_tensor *compute(qkv_error *err)
 static void test_memory(void **state)
 {
     (void)state;
-    operand = ramp("a b", DIMS(3, 4));
-    sweep_memory(compute);
-    qkv_tensor_release(operand);
+    sweep_memory(compute, (qkv_tensor *[]){ramp("a b", DIMS(3, 4)), NULL});
 }
 
 static void test_interrupt(void **state)

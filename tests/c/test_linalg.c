@@ -596,10 +596,9 @@ static void test_right_sides(void **state)
 
 /* ---- memory, Ctrl-C ---- */
 
-static qkv_tensor *operand;
-
-static qkv_tensor *compute(qkv_error *err)
+static qkv_tensor *compute(qkv_tensor *const *operands, qkv_error *err)
 {
+    qkv_tensor *operand = operands[0];
     qkv_tensor *u, *s, *vt, *w, *v, *q, *r, *out = NULL;
     if (!qkv_svd(&u, &s, &vt, operand, err))
         return NULL;
@@ -624,9 +623,7 @@ static qkv_tensor *compute(qkv_error *err)
 static void test_memory(void **state)
 {
     (void)state;
-    operand = made_of(6, least_index);
-    sweep_memory(compute);
-    qkv_tensor_release(operand);
+    sweep_memory(compute, (qkv_tensor *[]){made_of(6, least_index), NULL});
 }
 
 static void test_interrupt(void **state)

@@ -344,10 +344,9 @@ static void test_refused(void **state)
     qkv_tensor_release(q);
 }
 
-static qkv_tensor *operand;
-
-static qkv_tensor *compute(qkv_error *err)
+static qkv_tensor *compute(qkv_tensor *const *operands, qkv_error *err)
 {
+    qkv_tensor *operand = operands[0];
     qkv_tensor *at = NULL, *p = qkv_softmax(operand, -1, true, err);
     qkv_tensor *c = p != NULL ? qkv_cumsum(p, 0, err) : NULL;
     qkv_tensor *s = c != NULL ? qkv_sort(c, 0, true, &at, err) : NULL;
@@ -362,9 +361,7 @@ static qkv_tensor *compute(qkv_error *err)
 static void test_memory(void **state)
 {
     (void)state;
-    operand = laid_out(4, 6, 5);
-    sweep_memory(compute);
-    qkv_tensor_release(operand);
+    sweep_memory(compute, (qkv_tensor *[]){laid_out(4, 6, 5), NULL});
 }
 
 static void test_interrupt(void **state)

@@ -381,10 +381,9 @@ static void test_refused(void **state)
     qkv_tensor_release(t);
 }
 
-static qkv_tensor *operand;
-
-static qkv_tensor *compute(qkv_error *err)
+static qkv_tensor *compute(qkv_tensor *const *operands, qkv_error *err)
 {
+    qkv_tensor *operand = operands[0];
     qkv_summary s;
     qkv_tensor *t = qkv_reduce(QKV_STD, operand, 0, err);
     qkv_tensor *all = t != NULL ? qkv_reduce(QKV_VAR, t, -1, err) : NULL;
@@ -400,9 +399,7 @@ static qkv_tensor *compute(qkv_error *err)
 static void test_memory(void **state)
 {
     (void)state;
-    operand = laid_out(4, 6, 5);
-    sweep_memory(compute);
-    qkv_tensor_release(operand);
+    sweep_memory(compute, (qkv_tensor *[]){laid_out(4, 6, 5), NULL});
 }
 
 static void test_interrupt(void **state)

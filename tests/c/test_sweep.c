@@ -22,7 +22,7 @@
 #include "probes/sweep.h"
 #include "tensor/weight.h"
 
-enum { TOKENS = 100, BEFORE = 50 };     /* several chunks; Ctrl-C in the third */
+enum { TOKENS = 100, BEFORE = 50 };     /* Ctrl-C comes in the third chunk */
 
 /* The calls so far; Ctrl-C comes with the BEFORE'th. */
 static bool count_calls(double *value, void *context, qkv_run *r, int64_t seq,

@@ -419,8 +419,9 @@ static void test_unaligned(void **state)
 
 /* Two rows of q8_0: scale 1 (f16 0x3c00) and bytes 0..31; scale 2, the same.
  * By hand: value = scale * byte. */
-static qkv_tensor *blocks(qkv_error *err)
+static qkv_tensor *blocks(qkv_tensor *const *none, qkv_error *err)
 {
+    (void)none;
     static const char *const axes[] = {"vocab", "d_model"};
     static unsigned char bytes[2 * 34];
     for (int row = 0; row < 2; row++) {
@@ -440,7 +441,7 @@ static void test_blocks(void **state)
     qkv_error err;
     char what[80];
     (void)state;
-    qkv_tensor *w = blocks(&err);
+    qkv_tensor *w = blocks(NULL, &err);
     assert_non_null(w);
     qkv_tensor *t = qkv_tensor_transpose(w, 0, 1, &err);
     qkv_tensor *f = qkv_tensor_float(t, &err);
@@ -534,9 +535,10 @@ static void test_misfit(void **state)
 
 /* ---- memory, Ctrl-C ---- */
 
-static qkv_tensor *much(qkv_error *err)
+static qkv_tensor *much(qkv_tensor *const *none, qkv_error *err)
 {
-    qkv_tensor *t = blocks(err), *v = NULL, *f = NULL, *out = NULL;
+    (void)none;
+    qkv_tensor *t = blocks(NULL, err), *v = NULL, *f = NULL, *out = NULL;
     if (t != NULL)
         v = qkv_tensor_transpose(t, 0, 1, err);
     if (v != NULL)
@@ -557,8 +559,8 @@ static qkv_tensor *much(qkv_error *err)
 static void test_memory(void **state)
 {
     (void)state;
-    sweep_memory(blocks);
-    sweep_memory(much);
+    sweep_memory(blocks, (qkv_tensor *[]){NULL});
+    sweep_memory(much, (qkv_tensor *[]){NULL});
 }
 
 static void test_interrupt(void **state)

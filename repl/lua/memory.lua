@@ -42,8 +42,8 @@ qkv.memory = doc("qkv.memory", "qkv.memory() -> table",
   "What is held, and by whom: a list of {name=, kind=, bytes=} of models (as "
   .. "stored in their files, which are mapped), runs, and tensors that a "
   .. "variable holds, largest first; name is the variable. Also rest (of the "
-  .. "core: other tensors, tokenizers, scratch), lua, own and mapped (pages of this process in memory). `:mem` "
-  .. "prints it.\n> qkv.memory().lua > 0",
+  .. "core: other tensors, tokenizers, scratch), lua, own and mapped (pages of "
+  .. "this process in memory). `:mem` prints it.\n> qkv.memory().lua > 0",
   function()
     collectgarbage()
     local names <const> = names_of()

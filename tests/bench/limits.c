@@ -2,8 +2,8 @@
  * limits.c - what this machine can do, whoever asks: arithmetic, sgemm, reading
  *
  * No code of qkv is in it but the pool that hands out work, so that qkv can be
- * held against it. Requests come one a line, each is answered with one number, the best of several tries,
- * since a limit is what can be reached:
+ * held against it. Requests come one a line, each is answered with one number,
+ * the best of several tries, since a limit is what can be reached:
  *   fma            multiply-adds in registers, GFLOP/s (2 for each)
  *   sgemm M N K    OpenBLAS, row-major, weights transposed, GFLOP/s
  *   read BYTES     reading as many bytes again and again, GB/s (1e9)
